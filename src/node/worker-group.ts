@@ -84,8 +84,8 @@ interface Member {
 }
 
 /**
- * Threads besides the caller's that run the same program, each with its own sessions. A crashed thread is restarted; its clients begin new
- * sessions, as after a restart of the program.
+ * Threads besides the caller's that run the same program, each with its own sessions. A crashed thread is restarted; its
+ * sessions begin again, as after a restart of the program.
  */
 export class WorkerGroup implements OtherWorkers {
   readonly #options: WorkerGroupOptions;

@@ -1,6 +1,6 @@
 /**
- * Runs the compiled loops of the C library and those of TypeScript on the same memory, and compares results and all that they have
- * written. It runs in the engine of the library: scripts/fuzz-datapath.mjs.
+ * Runs the compiled loops of the C library and those of TypeScript on equal memory, and compares their results and everything that they
+ * wrote. scripts/fuzz-datapath.mjs runs it in the library's engine.
  */
 import type { Datapath, QueueMemory } from "../../src/core/datapath/datapath.ts";
 import { BLOCK_BYTES, ENTRY_COST, RUN_INTS } from "../../src/core/datapath/datapath.ts";
@@ -10,14 +10,14 @@ import { writeVarint } from "../../src/wire/varint.ts";
 
 const SEND_ROW_INTS = 7;
 const MAX_CONTEXT = 0x7fff_ffff;
-/** Sizes around which something changes: of varints, of blocks, of what a datagram may be. */
+/** Sizes at which something changes: lengths of varints, blocks, and limits of datagrams. */
 const EDGES = [
   0, 1, 62, 63, 64, 65, 1199, 1200, 2047, 2048, 2049, 4096, 16_382, 16_383, 16_384, 65_507, 65_527,
 ];
 
 type Bytes = Uint8Array | Int32Array | Float64Array;
 
-/** xorshift32, as results must be the same everywhere. */
+/** xorshift32, because results must be the same everywhere. */
 class Random {
   #state: number;
 
@@ -65,7 +65,7 @@ export class Fuzz {
     this.#random.fill(this.#noise);
   }
 
-  /** Until so many rows were compared. @throws Error that names the seed and the case */
+  /** Runs until this many rows were compared. @throws Error that names the seed and the case */
   run(rows: number): void {
     const loops = [
       () => this.#copies(),
@@ -82,7 +82,7 @@ export class Fuzz {
     }
   }
 
-  /** The same call on both, each with arrays of its own; `count` results count. */
+  /** Makes the same call on both, each with its own arrays, and compares the first `count` results. */
   #compare<Arrays extends Bytes[]>(
     name: string,
     arrays: [...Arrays],
@@ -192,7 +192,7 @@ export class Fuzz {
     );
   }
 
-  /** A chunk of capsules, of which some are broken, cut anywhere. */
+  /** A chunk of capsules, some of them broken, cut anywhere. */
   #capsules(isMostlyGood: boolean): void {
     const random = this.#random;
     const chunk = new Uint8Array(random.isOneOf(30) ? 200_000 : 6000);
@@ -218,7 +218,7 @@ export class Fuzz {
     );
   }
 
-  /** @returns the offset behind it */
+  /** @returns its end offset */
   #writeCapsule(chunk: Uint8Array, offset: number, context: number, isBroken: boolean): number {
     const random = this.#random;
     const kind = isBroken ? random.below(7) : -1;
@@ -232,7 +232,7 @@ export class Fuzz {
     const head = new Uint8Array(8);
     let idBytes = 0;
     if (kind === 2) {
-      // Longer than it need be, and with anything in it.
+      // Longer than necessary, and with random contents.
       head[0] = random.pick([0x40, 0x80, 0xc0]);
       idBytes = 1 << (head[0] >> 6);
       for (let i = 1; i < idBytes; i++) head[i] = random.isOneOf(2) ? 0 : random.next();
@@ -337,7 +337,7 @@ export class Fuzz {
     }
   }
 
-  /** {@link #compare}, with memory that stays. */
+  /** Like {@link #compare}, with memory that persists. */
   #compareIn<Arrays extends Bytes[]>(
     name: string,
     memory: QueueMemory,
@@ -356,7 +356,7 @@ export class Fuzz {
   }
 }
 
-/** Without the views, which are of TypeScript alone, and not used here. */
+/** Without the views, which only TypeScript has, and which are not used here. */
 function arraysOf(memory: QueueMemory): Bytes[] {
   const [blocks, blockNext, entryNext, entryBlock, entryLength, entryContext, entryTime, heads] = memory;
   return [blocks, blockNext, entryNext, entryBlock, entryLength, entryContext, entryTime, heads];

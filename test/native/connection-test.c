@@ -18,7 +18,7 @@ typedef struct attempt {
 typedef struct connection_world {
   world world;
   int accepted, last_accepted, listener_released;
-  // What `accepted` does besides.
+  // What `accepted` also does.
   void (*then)(struct connection_world *world);
   int listener;
   char directory[64], path[80];
@@ -101,7 +101,7 @@ static void begin_attempt(connection_world *world, attempt *attempt, int port) {
   assert_int_equal(attempt->done, 0);
 }
 
-// A port that nothing listens on.
+// A port on which nothing listens.
 static int free_port(connection_world *world) {
   listen_on_loopback(world);
   int port = port_of(world->listener);
@@ -183,7 +183,7 @@ static void a_socket_that_cannot_be_protected_is_not_opened(void **state) {
   assert_int_equal(io_tcp_listen(world->world.io, any.bytes, sizeof any.bytes, false, 1, &listener_callbacks, world), UV_EPERM);
   assert_int_equal(io_tcp_connect(world->world.io, any.bytes, sizeof any.bytes, "", 0, &connect_callbacks, world), UV_EPERM);
   assert_int_equal(world->protected, 2);
-  // A Unix socket goes nowhere.
+  // A Unix socket needs no protection, because it does not leave the machine.
   int listener = io_unix_listen(world->world.io, world->path, 0600, 1, &listener_callbacks, world);
   assert_true(listener >= 0);
   assert_int_equal(world->protected, 2);
@@ -227,7 +227,7 @@ static void on_done_end_context(void *data, int result) {
   attempt *attempt = data;
   on_done(data, result);
   world_end_context(&attempt->world->world);
-  // It follows the call.
+  // The callback follows the call.
   assert_int_equal(attempt->released, 0);
 }
 
@@ -254,7 +254,7 @@ static void a_unix_socket_has_its_mode_and_goes_with_its_listener(void **state) 
   assert_true(io_unix_connect(world->world.io, world->path, &connect_callbacks, &attempt) >= 0);
   RUN_UNTIL(&world->world, attempt.done == 1 && world->accepted == 1);
   assert_true(attempt.result >= 0);
-  // Someone answers there.
+  // Something answers there.
   assert_int_equal(io_unix_listen(world->world.io, world->path, 0660, 4, &listener_callbacks, world), UV_EADDRINUSE);
   assert_int_equal(stat(world->path, &found), 0);
   io_unlisten(world->world.io, world->listener);

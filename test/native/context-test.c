@@ -49,7 +49,7 @@ static void two_hundred_contexts_share_a_loop_and_nothing_else(void **state) {
   world world;
   world_begin(&world, NULL);
   context *contexts = calloc(CONTEXTS, sizeof *contexts);
-  // Nothing is received, so all may lend the same.
+  // Nothing is received, so all may lend the same memory.
   io_udp_memory memory = {malloc(IO_UDP_ARENA_BYTES), malloc(IO_UDP_RECEIVE_ROWS * IO_UDP_RECEIVE_ROW_INTS * sizeof(int32_t)),
                           malloc(IO_UDP_ADDRESSES_BYTES), malloc(IO_UDP_ERROR_ROWS * IO_UDP_ERROR_ROW_INTS * sizeof(int32_t))};
   address any = loopback(0);
@@ -58,7 +58,7 @@ static void two_hundred_contexts_share_a_loop_and_nothing_else(void **state) {
     assert_int_equal(io_loop_create(&world.loop, NULL, &each->io), 0);
     assert_int_equal(io_udp_setup(each->io, &memory, &udp_callbacks, &each->released), 0);
     io_udp_options options = {.address = any.bytes, .address_bytes = sizeof any.bytes};
-    // Numbers are each context's own.
+    // Each context has its own numbers.
     assert_int_equal(io_udp_open(each->io, &options), 0);
     assert_true(io_tcp_listen(each->io, any.bytes, sizeof any.bytes, false, 4, &listener_callbacks, &each->released) >= 0);
   }
@@ -98,7 +98,7 @@ static void a_thousand_contexts_leave_no_descriptor(void **state) {
   }
 }
 
-// A thread with a loop, a context and a connection to itself; asserts would not end it, so that it returns what it saw.
+// A thread with a loop, a context and a connection to itself. Asserts would not end it, so it returns what it observed.
 typedef struct thread_work {
   uv_thread_t thread;
   io_loop *io;

@@ -1,4 +1,4 @@
-// Devices, by one end of a pair of sockets that keep the boundaries of packets.
+// Devices, represented by one end of a pair of sockets that preserve packet boundaries.
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,7 +111,7 @@ static void packets_of_either_memory_are_written_and_rows_that_lie_are_dropped(v
 static void a_family_precedes_each_packet_both_ways(void **state) {
   device_world *world = *state;
   uint8_t packet[100] = {0, 0, 8, 0, 0x45};
-  // One that has no more than the family is none.
+  // A packet with nothing but the family does not count.
   assert_int_equal(send(world->other, packet, 4, 0), 4);
   assert_int_equal(send(world->other, packet, 24, 0), 24);
   RUN_UNTIL(&world->world, world->packets == 1);

@@ -1,4 +1,4 @@
-// Shortcuts of devices, by one end of a pair of sockets that keep the boundaries of packets.
+// Shortcuts of devices, represented by one end of a pair of sockets that preserve packet boundaries.
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +31,7 @@ typedef struct packet_world {
   int device, other, stream, peer;
   bool has_virtio;
   uint8_t buffer[STREAM_BYTES];
-  // What the caller was handed: packets by their last byte; bytes.
+  // What the caller received: packets, by their last byte; bytes.
   uint8_t packets[256];
   int packet_count;
   size_t read_bytes;
@@ -117,7 +117,7 @@ static int32_t give_in(packet_world *world, bool is_ipv4) {
   return io_shortcut_packets_in(world->world.io, &flow);
 }
 
-// A packet of the application: so many bytes of one value. Returns its length. `segment`: of each datagram, with virtio.
+// A packet of the application with this many bytes of one value. Returns its length. `segment`: bytes of each datagram, with virtio.
 static size_t packet(const packet_world *world, uint8_t *to, bool is_ipv4, uint8_t value, size_t bytes, size_t segment) {
   const uint8_t *from = is_ipv4 ? SOURCE4 : SOURCE6, *target = is_ipv4 ? REMOTE4 : REMOTE6;
   size_t head = packet_write_headers(to, target, from, world->has_virtio, bytes, segment);
@@ -135,7 +135,7 @@ static void send_packet(packet_world *world, bool is_ipv4, uint8_t value, size_t
   send_bytes(world, data, packet(world, data, is_ipv4, value, bytes, bytes));
 }
 
-// What has come to the peer is capsules of these payloads: pairs of a value and a length, up to a length of 0.
+// Expects that the peer has received capsules with these payloads: pairs of a value and a length, up to a length of 0.
 static void expect_capsules(packet_world *world, const size_t payloads[][2]) {
   static uint8_t expected[1 << 18], got[1 << 18];
   size_t length = 0, received = 0;
@@ -164,7 +164,7 @@ static void send_capsules(packet_world *world, const size_t payloads[][2]) {
   assert_int_equal(send(world->peer, bytes, length, 0), length);
 }
 
-// A packet in the device: that of the remote, with a right checksum, of these bytes.
+// Expects a packet in the device: from the remote, with a correct checksum and these bytes.
 static void expect_packet(packet_world *world, bool is_ipv4, uint8_t value, size_t bytes) {
   uint8_t expected[2048], got[2048];
   const uint8_t *source = is_ipv4 ? SOURCE4 : SOURCE6, *remote = is_ipv4 ? REMOTE4 : REMOTE6;
@@ -203,7 +203,7 @@ static void a_packet_of_many_datagrams_goes_as_that_many_capsules(void **state) 
   send_bytes(world, data, packet(world, data, true, 7, 3100, 1000));
   expect_capsules(world, (const size_t[][2]){{7, 1000}, {7, 1000}, {7, 1000}, {7, 100}, {0, 0}});
   counts_are(world, 4, 3100, 1);
-  // More than the kernel makes.
+  // More than the kernel produces.
   send_bytes(world, data, packet(world, data, true, 7, 129, 1));
   RUN_UNTIL(&world->world, world->packet_count == 1);
 }
@@ -225,7 +225,7 @@ static void a_packet_of_another_flow_is_the_caller_s_and_what_follows_of_the_flo
   expect_capsules(world, (const size_t[][2]){{2, 20}, {4, 20}, {0, 0}});
 }
 
-// Changes a packet of one flow into one that the caller has to see.
+// Changes a packet of one flow into one that has to go to the caller.
 typedef void change(uint8_t *packet, size_t *length);
 static void is_fragment(uint8_t *packet, size_t *length) { (void)length, packet[6] = 0x20, packet[10] += 0x20; }
 static void has_dscp(uint8_t *packet, size_t *length) { (void)length, packet[1] = 0xb8, packet[11] -= 0xb8; }
@@ -287,7 +287,7 @@ static void capsules_become_packets_up_to_the_mtu_once_the_caller_resumes(void *
 static void datagrams_of_one_size_become_one_packet_where_the_system_splits_it(void **state) {
   packet_world *world = *state;
   uint8_t got[65600];
-  // With the lengths of the packets that they become.
+  // With the lengths of the resulting packets.
   static const struct {
     size_t payloads[6][2];
     size_t packets[4];
@@ -370,7 +370,7 @@ static void packets_of_any_bytes_are_read_within_their_bounds(void **state) {
   assert_true(whole > 10000);
 }
 
-// The length of an IPv6 packet permits more than that of a DATAGRAM capsule does.
+// An IPv6 packet may be longer than a DATAGRAM capsule.
 static void a_datagram_that_no_capsule_may_contain_is_the_caller_s(void **state) {
   packet_world *world = *state;
   for (size_t bytes = 65507; bytes <= 65508; bytes++) {

@@ -54,7 +54,7 @@ static uint64_t get(const uint8_t *from, size_t bytes) {
   return value;
 }
 
-// Written by itself, so that it does not share a fault with what it checks.
+// Written independently, so that it does not share a fault with the code that it checks.
 static uint32_t sum_of(const uint8_t *bytes, size_t length) {
   uint32_t sum = 0;
   for (size_t i = 0; i < length; i++) {
@@ -105,7 +105,7 @@ size_t peer_build(const segment_peer *peer, uint8_t *packet, uint8_t flags, uint
 }
 
 void peer_give(segment_peer *peer, uint8_t *packet, size_t length, size_t transport) {
-  // Exactly as large as the packet, so that a byte too much is found.
+  // Exactly as large as the packet, so that access to one more byte is detected.
   uint8_t *copy = malloc(length);
   memcpy(copy, packet, length);
   int32_t row[IO_TCP_STACK_SEGMENT_INTS] = {(int32_t)peer->flow, 0, (int32_t)transport, (int32_t)length};
@@ -187,7 +187,7 @@ void peer_collect(segment_peer *peer) {
   }
   for (int32_t count = io_tcp_stack_poll_packets(peer->stack); count > 0; count = io_tcp_stack_poll_packets(peer->stack)) {
     for (int32_t i = 0; i < count; i++) {
-      // Those of earlier ones that nobody has looked at.
+      // Earlier ones that were not examined.
       if (peer->seen_next == peer->seen_count) peer->seen_next = peer->seen_count = 0;
       see(peer, peer->memory.packets + peer->memory.offsets[i], (size_t)peer->memory.lengths[i]);
     }

@@ -1,4 +1,4 @@
-// A TCP stack of native/io with one peer that sends segments as the test says, and reads those that come back.
+// A TCP stack of native/io with one peer that sends the test's segments and reads the answers.
 #ifndef UNDERPASS_TEST_SEGMENT_PEER_H
 #define UNDERPASS_TEST_SEGMENT_PEER_H
 
@@ -29,15 +29,15 @@ typedef struct segment_peer {
   io_tcp_stack_memory memory;
   bool is_ipv6, has_virtio;
   double now;
-  // Of the connection that the helpers below speak for.
+  // The connection that the helpers below use.
   uint32_t flow;
   uint16_t port, target_port;
-  // The next of its own, and what it has had of the stack's.
+  // Its next number, and the next number that it expects from the stack.
   uint32_t sequence, acknowledgment;
   uint16_t window;
-  // Of the stack's window, from its SYN.
+  // The scale of the stack's window, from its SYN.
   int scale;
-  // Segments that have not been looked at.
+  // Segments that have not been examined.
   seen_segment seen[64];
   int seen_count, seen_next;
   // Events of the flow.
@@ -61,17 +61,17 @@ void peer_free(segment_peer *peer);
 void peer_send(segment_peer *peer, uint8_t flags, uint32_t sequence, const uint8_t *data, size_t length);
 void peer_send_options(segment_peer *peer, uint8_t flags, uint32_t sequence, const uint8_t *options, size_t options_bytes,
                        const uint8_t *data, size_t length);
-// The packet that the next call would send; returns its length. The TCP header's offset goes into `transport`.
+// Writes the packet that the next call would send, and returns its length. The TCP header's offset goes into `transport`.
 size_t peer_build(const segment_peer *peer, uint8_t *packet, uint8_t flags, uint32_t sequence, const uint8_t *options,
                   size_t options_bytes, const uint8_t *data, size_t length, size_t *transport);
 void peer_give(segment_peer *peer, uint8_t *packet, size_t length, size_t transport);
 
-// Collects what the stack has.
+// Collects the stack's output.
 void peer_collect(segment_peer *peer);
-// Lets time pass, with timers when they are due.
+// Lets time pass, and handles timers when they are due.
 void peer_pass(segment_peer *peer, double ms);
 
-// The next segment that the stack has sent: fails if there is none.
+// Returns the next segment that the stack has sent; fails if there is none.
 #define peer_next(peer) peer_next_at(peer, __FILE__, __LINE__)
 const seen_segment *peer_next_at(segment_peer *peer, const char *file, int line);
 // The last one.

@@ -18,10 +18,10 @@
 
 #define MAX_HEARD 512
 #define STREAM_BYTES 65536
-// Of a SOCKS5 header with an IPv4 address.
+// Length of a SOCKS5 header with an IPv4 address.
 static const uint8_t HEADER[10] = {0, 0, 0, 1, 192, 0, 2, 1, 0, 53};
 
-// A context with a UDP socket and a stream, and the program at either other end.
+// A context with a UDP socket and a stream, and the programs at their other ends.
 typedef struct shortcut_world {
   world world;
   io_udp_memory memory;
@@ -32,7 +32,7 @@ typedef struct shortcut_world {
   // Both ends of a TCP connection: the context's, and the peer's.
   int stream, peer;
   uint8_t buffer[STREAM_BYTES];
-  // What the caller was handed: rows, by the first and last byte of their data; bytes of the stream.
+  // What the caller received: rows, by the first and last byte of their data; bytes of the stream.
   uint8_t heard_first[MAX_HEARD], heard_last[MAX_HEARD];
   int heard;
   uint8_t *read;
@@ -115,7 +115,7 @@ static void connect_pair(int *one, int *other) {
 static int set_up(void **state) {
   shortcut_world *world = calloc(1, sizeof *world);
   world_begin(&world->world, NULL);
-  // Of the exact sizes, so that a sanitizer sees what goes past them.
+  // Of the exact sizes, so that a sanitizer detects access beyond them.
   world->memory = (io_udp_memory){malloc(IO_UDP_ARENA_BYTES),
                                   malloc(IO_UDP_RECEIVE_ROWS * IO_UDP_RECEIVE_ROW_INTS * sizeof(int32_t)),
                                   malloc(IO_UDP_ADDRESSES_BYTES),
@@ -170,7 +170,7 @@ static int32_t give_in(shortcut_world *world, int32_t context, size_t header_byt
   return io_shortcut_in(world->world.io, &flow);
 }
 
-// A datagram of the program: a header, if any, and so many bytes of one value.
+// A datagram of the program: a header, if any, and this many bytes of one value.
 static void send_from(shortcut_world *world, int descriptor, size_t header_bytes, uint8_t value, size_t bytes) {
   uint8_t data[65536];
   struct sockaddr_storage to = sockaddr_of(loopback(io_udp_port(world->world.io, world->socket)));
@@ -183,7 +183,7 @@ static void send_from(shortcut_world *world, int descriptor, size_t header_bytes
 
 static void send_app(shortcut_world *world, uint8_t value, size_t bytes) { send_from(world, world->app, 0, value, bytes); }
 
-// What the program has received: the length, with the value of the last byte; -1 for nothing.
+// The datagram that the program has received: its length, and the value of its last byte; -1 for none.
 static ssize_t app_receives(shortcut_world *world, uint8_t *data, size_t capacity) {
   ssize_t count = recv(world->app, data, capacity, 0);
   if (count < 0) assert_int_equal(errno, EAGAIN);
@@ -201,7 +201,7 @@ static void send_peer(shortcut_world *world, const uint8_t *bytes, size_t count)
   assert_int_equal(send(world->peer, bytes, count, 0), count);
 }
 
-// Takes what has come to the peer. Returns how many bytes.
+// Takes the bytes that the peer has received. Returns how many.
 static size_t peer_receives(shortcut_world *world, uint8_t *to, size_t capacity) {
   size_t total = 0;
   for (;;) {
@@ -277,7 +277,7 @@ static void the_longest_prefix_counts_and_a_second_one_for_the_same_datagrams_re
   send_from(world, world->app, sizeof HEADER, 7, 5);
   expect_capsule(world, 3, 7, 5);
   double rows[4][IO_SHORTCUT_COUNT_NUMBERS];
-  // The number of the one that was replaced is free only now.
+  // The replaced shortcut's number is free only now.
   assert_int_equal(counts(world, rows, 4), 3);
   assert_true(rows[0][0] == 1 && rows[0][1] == 1 && rows[0][5] == 1);
   assert_int_equal(give_out(world, 4, 3), 1);
@@ -307,7 +307,7 @@ static void a_capsule_leaves_on_the_socket_behind_its_header_once_the_caller_res
 static void from_the_first_byte_of_anything_else_on_all_is_the_caller_s(void **state) {
   shortcut_world *world = *state;
   uint8_t bytes[512];
-  // Of this context, of another, of this one again; a capsule of another type; a length that is too large.
+  // Capsules of this context, of another, and of this one again; a capsule of another type; a length that is too large.
   static const uint8_t others[][9] = {{0x11, 2, 0, 0}, {0, 0xc0, 0, 0, 1, 0, 0, 0, 0}, {0, 0}, {0x40, 0, 1, 5}};
   static const size_t other_bytes[] = {4, 9, 2, 4};
   assert_true(give_in(world, 5, 0) >= 0);
@@ -413,7 +413,7 @@ static void what_is_kept_comes_before_the_end_and_before_what_follows_the_end_of
   assert_int_equal(world->read_bytes, 40);
 }
 
-// Fills the stream by shortcuts until datagrams come to the caller. Returns how many went to the stream.
+// Fills the stream through shortcuts until datagrams go to the caller. Returns how many went to the stream.
 static size_t fill(shortcut_world *world) {
   size_t sent = 0;
   world->heard = 0;
@@ -425,8 +425,8 @@ static size_t fill(shortcut_world *world) {
   return sent - 1;
 }
 
-// Takes all capsules that come to the peer, until there are so many, and checks that they are whole and in order. `extra`: bytes
-// that come behind them.
+// Takes the capsules that arrive at the peer until it has this many, and checks that they are complete and in order. `extra`: bytes after
+// them.
 static void drain(shortcut_world *world, size_t capsules, uint32_t context, const uint8_t *extra, size_t extra_bytes) {
   uint8_t *got = malloc(4 << 20), expected[1100];
   size_t received = 0, at = 0, length = put_capsule(expected, context, 0, 1000), total = capsules * length + extra_bytes;
@@ -454,14 +454,14 @@ static void the_rest_of_a_write_comes_before_what_the_caller_writes(void **state
   static const uint8_t text[] = "by the caller";
   ssize_t written = io_stream_write(world->world.io, world->stream, text, sizeof text, false);
   assert_int_equal(written, 0);
-  // Nor does it write in between.
+  // It does not write in between either.
   send_app(world, 99, 1000);
   world_settle(&world->world);
   assert_int_equal(world->heard, 2);
   drain(world, carried, 5, NULL, 0);
   RUN_UNTIL(&world->world, world->writable == 1);
   assert_null(stream->rest);
-  // What the caller could not write it writes first.
+  // The caller first writes what it could not write before.
   send_app(world, 98, 1000);
   world_settle(&world->world);
   assert_int_equal(world->heard, 3);
@@ -543,7 +543,7 @@ static void a_reset_behind_a_write_that_was_accepted_in_part_is_reported(void **
   shortcut_world *world = *state;
   assert_true(give_out(world, 5, 0) >= 0);
   fill(world);
-  // With bytes that it has not read.
+  // With bytes that were not read.
   close(world->peer);
   world->peer = -1;
   RUN_UNTIL(&world->world, world->result < 0);
@@ -572,7 +572,7 @@ static void closing_a_socket_or_a_stream_ends_its_shortcuts(void **state) {
   send_app(world, 1, 10);
   expect_capsule(world, 5, 1, 10);
   io_stream_close(io, world->stream);
-  // Its number comes again.
+  // Its number is reused.
   int first = world->stream, other;
   close(world->peer);
   connect_pair(&world->stream, &world->peer);
@@ -697,7 +697,7 @@ static void one_that_has_carried_nothing_for_10_seconds_ends_when_they_are_count
   assert_int_equal(counts(world, rows, 4), 1);
   assert_true(rows[0][5] == 0);
   shortcut->last_at -= IO_SHORTCUT_IDLE_MS + 1;
-  // As if the last look were long ago.
+  // As if the last search were long ago.
   table->looked_at = 0;
   assert_int_equal(counts(world, rows, 4), 1);
   assert_true(rows[0][0] == number && rows[0][1] == 0 && rows[0][3] >= IO_SHORTCUT_IDLE_MS && rows[0][5] == 1);
@@ -770,7 +770,7 @@ static uint32_t next_random(uint32_t *state) {
 
 #define CONTEXTS 4
 
-// The caller of a random run: reads its bytes as a reader of capsules does, and resumes at their ends, most times.
+// The caller of a random run: reads its bytes as a reader of capsules does, and usually resumes at their ends.
 typedef struct reader {
   uint32_t random;
   size_t at;
@@ -779,7 +779,7 @@ typedef struct reader {
 
 static reader caller;
 
-// Those that went to the program.
+// Datagrams that went to the program.
 static void app_reads(shortcut_world *world, uint8_t context) {
   uint8_t got[8192];
   for (ssize_t count; (count = app_receives(world, got, sizeof got)) > 0;)
@@ -787,12 +787,12 @@ static void app_reads(shortcut_world *world, uint8_t context) {
 }
 
 static void read_capsules(shortcut_world *world) {
-  // What came before went there.
+  // Earlier bytes went there.
   app_reads(world, 1);
   while (caller.at < world->read_bytes) {
     const uint8_t *bytes = world->read;
     size_t stop = world->read_bytes;
-    // All are of lengths of one or two bytes, and a context or, of other types, a value of one byte.
+    // All have lengths of one or two bytes, and a context (or, for other types, a value) of one byte.
     if (caller.at + 1 >= stop || caller.at + 1 + varint_length_from(bytes[caller.at + 1]) >= stop) return;
     size_t value = caller.at + 1 + varint_length_from(bytes[caller.at + 1]);
     size_t end = value + (size_t)read_varint(bytes + caller.at + 1);
@@ -856,8 +856,8 @@ static void capsules_in_random_pieces_all_arrive_in_order(void **state) {
   assert_true(world->read_bytes > 0 && world->read_bytes < length);
 }
 
-// The caller queues what comes to it and writes it when it can, as shortcuts do by themselves: the stream is one of whole capsules,
-// and what went one way is in order.
+// The caller queues the datagrams that it receives and writes them when it can, while shortcuts write by themselves. The stream has to
+// consist of complete capsules, and each way has to be in order.
 static void what_two_writers_write_to_a_stream_that_is_often_full_is_whole(void **state) {
   shortcut_world *world = *state;
   static uint8_t got[1 << 22], unwritten[1 << 20];

@@ -78,7 +78,7 @@ static void on_done(void *data, int result) {
 static const io_listener_callbacks listener_callbacks = {on_accepted, NULL};
 static const io_connect_callbacks connect_callbacks = {on_done, NULL};
 
-// A TCP connection between both ends, by a listener that stays.
+// A TCP connection between both ends, through a listener that remains open.
 static int set_up(void **state) {
   stream_world *world = calloc(1, sizeof *world);
   world_begin(&world->world, NULL);
@@ -245,7 +245,7 @@ static void on_time(uv_timer_t *timer) {
   *is_over = true;
 }
 
-// How often the loop turns in a tenth of a second in which nothing is to be done.
+// The number of turns of the loop in a tenth of a second without anything to do.
 static int idle_turns(stream_world *world) {
   int turns = 0;
   bool is_over = false;
@@ -341,7 +341,7 @@ static void the_loop_sleeps_after_an_error_condition_that_the_connection_outlive
 static void close_within(end *end, ssize_t count) {
   (void)count;
   io_stream_close(end->world->world.io, end->descriptor);
-  // `released` comes within the call; once.
+  // `released` is called within the call, once.
   assert_int_equal(end->released, 1);
   io_stream_close(end->world->world.io, end->descriptor);
 }
@@ -370,7 +370,7 @@ static void a_released_descriptor_is_open_and_the_caller_s(void **state) {
   int descriptor = world->server.descriptor;
   assert_int_equal(send(descriptor, "raw", 3, 0), 3);
   RUN_UNTIL(&world->world, world->client.received == 3);
-  // It may become a stream again.
+  // The descriptor may become a stream again.
   world->server.then = NULL;
   world->server.released = 0;
   open_end(world, &world->server, descriptor);

@@ -1,4 +1,4 @@
-// A terminating proxy's TCP by the sections of RFC 9293 and its companions: segments in, segments out.
+// Tests the TCP of a terminating proxy by the sections of RFC 9293 and related RFCs, with segments in and out.
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,7 +51,7 @@ static void uses_no_option_that_the_peer_does_not_offer(void **state) {
   acknowledge(peer, answer);
   peer_send(peer, ACK, ++peer->sequence, NULL, 0);
   assert_int_equal(peer->accepted, 1);
-  // §3.7.1: without the option the send MSS is 536; of IPv6 it may be 1220 (RFC 9293 §3.7.1).
+  // §3.7.1: without the option the send MSS is 536; over IPv6 it may be 1220.
   assert_int_equal(io_tcp_stack_write(peer->stack, peer->now, 0, ZEROS, 3000), 3000);
   peer_collect(peer);
   size_t total = 0;
@@ -88,7 +88,7 @@ static void answers_a_segment_of_no_connection_with_a_rst(void **state) {
   peer_expect_nothing(peer);
 }
 
-// §3.10.7.4, in SYN-RECEIVED: an unacceptable ACK is answered with a RST of its number.
+// §3.10.7.4, in SYN-RECEIVED: an unacceptable ACK is answered with a RST that has its number.
 static void refuses_a_wrong_acknowledgment_of_its_syn(void **state) {
   segment_peer *peer = *state;
   peer_send(peer, SYN, peer->sequence, NULL, 0);
@@ -101,7 +101,7 @@ static void refuses_a_wrong_acknowledgment_of_its_syn(void **state) {
   assert_int_equal(peer->accepted, 0);
 }
 
-// §3.5: a SYN that is repeated is answered again with the same number; RFC 6298 §5: unanswered ones are repeated, and end.
+// §3.5: a repeated SYN is answered again with the same number. RFC 6298 §5: unanswered ones are repeated, and finally given up.
 static void repeats_its_syn_until_it_gives_up(void **state) {
   segment_peer *peer = *state;
   peer_send(peer, SYN, peer->sequence, NULL, 0);
@@ -147,10 +147,10 @@ static void delivers_data_in_order(void **state) {
   peer_send(peer, ACK | PSH, peer->sequence, ZEROS, 1460);
   assert_int_equal(peer->received, 1460);
   peer_expect_nothing(peer);
-  // §3.8.6.3: at least every second full segment at once.
+  // §3.8.6.3: at least every second full segment is acknowledged at once.
   peer_send(peer, ACK, peer->sequence + 1460, ZEROS, 1460);
   assert_int_equal(peer_next(peer)->acknowledgment, peer->sequence + 2920);
-  // And the others within half a second: here after 40 ms.
+  // The others are acknowledged within half a second, here after 40 ms.
   peer_send(peer, ACK, peer->sequence + 2920, ZEROS, 1);
   peer_pass(peer, 39);
   peer_expect_nothing(peer);
@@ -160,7 +160,7 @@ static void delivers_data_in_order(void **state) {
   assert_int_equal(seen->window, 1 << 20);
 }
 
-// RFC 2018: what is missing is told.
+// RFC 2018: gaps are reported.
 static void keeps_data_that_comes_early_and_reports_it_by_sack(void **state) {
   segment_peer *peer = *state;
   uint8_t bytes[3000];
@@ -175,7 +175,7 @@ static void keeps_data_that_comes_early_and_reports_it_by_sack(void **state) {
   peer_send(peer, ACK, peer->sequence + 2000, bytes + 2000, 1000);
   assert_int_equal(peer_next(peer)->sack[1], peer->sequence + 3000);
   assert_int_equal(peer->received, 0);
-  // Overlapping what is there already.
+  // Overlaps data that has already arrived.
   peer_send(peer, ACK, peer->sequence, bytes, 1500);
   assert_int_equal(peer->received, 3000);
   uint64_t sum = 0;
@@ -187,7 +187,7 @@ static void keeps_data_that_comes_early_and_reports_it_by_sack(void **state) {
   assert_int_equal(seen->sacks, 0);
 }
 
-// §3.10.7.4: what was had before is acknowledged again, and not delivered twice.
+// §3.10.7.4: repeated data is acknowledged again, and not delivered twice.
 static void acknowledges_repeated_data_again(void **state) {
   segment_peer *peer = *state;
   peer_connect(peer);
@@ -198,7 +198,7 @@ static void acknowledges_repeated_data_again(void **state) {
   assert_int_equal(peer->received, 150);
 }
 
-// RFC 5961 §3, §4, §5: what a stranger might send is answered with a challenge, and changes nothing.
+// RFC 5961 §3, §4, §5: segments that a stranger could send are answered with a challenge, and change nothing.
 static void is_not_ended_by_a_guess(void **state) {
   segment_peer *peer = *state;
   peer_connect(peer);
@@ -214,14 +214,14 @@ static void is_not_ended_by_a_guess(void **state) {
   peer_send(peer, ACK, peer->sequence, NULL, 0);
   assert_int_equal(peer_next(peer)->flags, ACK);
   assert_int_equal(peer->closed, 0);
-  // §3.10.7.4: the exact number ends it.
+  // §3.10.7.4: the exact number ends the connection.
   peer_send(peer, RST, peer->sequence, NULL, 0);
   assert_int_equal(peer->closed, 1);
   assert_int_equal(peer->error, UV_ECONNRESET);
   peer_expect_nothing(peer);
 }
 
-// §3.6: the peer ends first, and still gets what is written.
+// §3.6: the peer ends first, and still gets written data.
 static void half_closes_when_the_peer_ends(void **state) {
   segment_peer *peer = *state;
   peer_connect(peer);
@@ -235,7 +235,7 @@ static void half_closes_when_the_peer_ends(void **state) {
   const seen_segment *seen = peer_next(peer);
   assert_int_equal(seen->length, 100);
   acknowledge(peer, seen);
-  // Long after, it is still there.
+  // It still exists long afterwards.
   peer_send(peer, ACK, peer->sequence, NULL, 0);
   peer_pass(peer, 600000);
   assert_int_equal(io_tcp_stack_write(peer->stack, peer->now, 0, ZEROS, 1), 1);
@@ -247,7 +247,7 @@ static void half_closes_when_the_peer_ends(void **state) {
   assert_int_equal(seen->flags & FIN, FIN);
   peer_send(peer, ACK, peer->sequence, NULL, 0);
   assert_int_equal(peer->closed, 0);
-  // A FIN that is lost is repeated.
+  // A lost FIN is repeated.
   peer_pass(peer, 5000);
   seen = peer_next(peer);
   assert_int_equal(seen->flags & FIN, FIN);
@@ -257,7 +257,7 @@ static void half_closes_when_the_peer_ends(void **state) {
   assert_int_equal(peer->error, 0);
 }
 
-// §3.6: this side ends first, still gets what comes, and remembers the connection for 2 MSL.
+// §3.6: this side ends first, still receives data, and remembers the connection for 2 MSL.
 static void half_closes_and_waits_for_the_peer(void **state) {
   segment_peer *peer = *state;
   peer_connect(peer);
@@ -276,7 +276,7 @@ static void half_closes_and_waits_for_the_peer(void **state) {
   assert_int_equal(peer->closed, 0);
   while (peer->seen_next < peer->seen_count) seen = peer_next(peer);
   assert_int_equal(seen->acknowledgment, peer->sequence + 501);
-  // §3.10.7.4, in TIME-WAIT: a FIN that comes again is acknowledged again, and begins the wait anew.
+  // §3.10.7.4, in TIME-WAIT: a repeated FIN is acknowledged again, and restarts the wait.
   peer_send(peer, FIN | ACK, peer->sequence + 500, NULL, 0);
   assert_int_equal(peer_next(peer)->acknowledgment, peer->sequence + 501);
   peer_pass(peer, 50000);
@@ -306,7 +306,7 @@ static void ends_when_both_ends_do_so_at_once(void **state) {
   assert_int_equal(peer->error, 0);
 }
 
-// §3.6.1: who closes with bytes unread sends a RST.
+// §3.6.1: closing with unread bytes sends a RST.
 static void resets_a_peer_whose_bytes_nobody_reads(void **state) {
   segment_peer *peer = *state;
   peer_connect(peer);
@@ -352,7 +352,7 @@ static void drops_a_connection_with_a_rst_or_silently(void **state) {
   assert_int_equal(io_tcp_stack_memory_used(peer->stack), 0);
 }
 
-// RFC 6298 §5, RFC 5681 §3.1: lost data is repeated at growing intervals, and not for ever.
+// RFC 6298 §5, RFC 5681 §3.1: lost data is repeated at growing intervals, and not forever.
 static void repeats_data_until_it_gives_up(void **state) {
   segment_peer *peer = *state;
   peer_connect(peer);
@@ -392,7 +392,7 @@ static void repeats_a_segment_after_three_duplicate_acknowledgments(void **state
   assert_int_equal(peer_next(peer)->sequence, first);
 }
 
-// RFC 6582: an acknowledgment of a part has the next segment repeated at once.
+// RFC 6582: a partial acknowledgment makes the stack repeat the next segment at once.
 static void repeats_each_of_several_lost_segments_without_its_timer(void **state) {
   segment_peer *peer = *state;
   peer_connect(peer);
@@ -413,7 +413,7 @@ static void repeats_each_of_several_lost_segments_without_its_timer(void **state
   peer_expect_nothing(peer);
 }
 
-// RFC 6928, RFC 5681 §3.1: ten segments at first, and more with each acknowledgment.
+// RFC 6928, RFC 5681 §3.1: the stack sends ten segments at first, and more after each acknowledgment.
 static void begins_with_ten_segments(void **state) {
   segment_peer *peer = *state;
   peer_connect(peer);
@@ -429,7 +429,7 @@ static void begins_with_ten_segments(void **state) {
   assert_int_equal(sent, 4 * 1460);
 }
 
-// §3.8.6.1: a window that is closed is probed, and a lost update does not stop the connection.
+// §3.8.6.1: a closed window is probed, so a lost update does not stop the connection.
 static void probes_a_closed_window(void **state) {
   segment_peer *peer = *state;
   peer_connect(peer);
@@ -459,7 +459,7 @@ static void probes_a_closed_window(void **state) {
   assert_int_equal(sent, 5000);
 }
 
-// §3.8.6.2.2: a reader that stalls closes the window; nothing beyond it is accepted, and the update comes when it reads again.
+// §3.8.6.2.2: a stalled reader closes the window. Nothing beyond it is accepted, and an update follows when the reader continues.
 static void closes_its_window_while_nobody_reads(void **state) {
   segment_peer *peer = *state;
   peer_connect(peer);
@@ -473,7 +473,7 @@ static void closes_its_window_while_nobody_reads(void **state) {
       const seen_segment *seen = peer_next(peer);
       assert_true(seen->window <= window);
       window = seen->window;
-      // §3.8.6.2.2: the right edge never moves back, but for what the scale cannot express.
+      // §3.8.6.2.2: the right edge never moves back, except by what the scale cannot express.
       assert_true(window + sent <= (1 << 20) + 2 * 1460 && window + sent + 2 * 1460 + 31 >= 1 << 20);
     }
     assert_true(sent <= 1 << 20);
@@ -494,7 +494,7 @@ static void closes_its_window_while_nobody_reads(void **state) {
   assert_in_range(seen->window, 1 << 19, 1 << 20);
 }
 
-// §3.8.6.2.1, and back-pressure: what is accepted for sending is bounded, and room is reported.
+// §3.8.6.2.1, and back-pressure: the bytes accepted for sending are bounded, and room is reported.
 static void accepts_no_more_for_sending_than_its_buffer(void **state) {
   segment_peer *peer = *state;
   peer_connect(peer);
@@ -520,7 +520,7 @@ static void accepts_no_more_for_sending_than_its_buffer(void **state) {
   assert_false(io_tcp_stack_is_full(peer->stack, 0));
 }
 
-// Before a write is refused the flow is full, so that a relay has nothing left over.
+// The flow counts as full before a write is refused, so a relay is left with no bytes.
 static void is_full_while_the_next_write_may_not_fit(void **state) {
   segment_peer *peer = *state;
   peer_connect(peer);
@@ -535,7 +535,7 @@ static void is_full_while_the_next_write_may_not_fit(void **state) {
   assert_false(io_tcp_stack_is_full(peer->stack, 1));
 }
 
-// A segment that was lost, of an odd length, and what joined it before it could be repeated.
+// A lost segment of odd length, and the data that joined it before it could be repeated.
 static void sums_bytes_that_join_an_odd_segment(void **state) {
   segment_peer *peer = *state;
   uint8_t bytes[378];
@@ -546,7 +546,7 @@ static void sums_bytes_that_join_an_odd_segment(void **state) {
   peer_collect(peer);
   acknowledge(peer, peer_next(peer));
   assert_int_equal(peer_next(peer)->length, 301);
-  // Only with an acknowledgment a window may become smaller.
+  // A window may become smaller only with an acknowledgment.
   peer->window = 0;
   peer_send(peer, ACK, peer->sequence, NULL, 0);
   peer_pass(peer, 1500);
@@ -558,7 +558,7 @@ static void sums_bytes_that_join_an_odd_segment(void **state) {
   assert_memory_equal(seen->data, bytes, sizeof bytes);
 }
 
-// RFC 9293 §3.7.1 and CVE-2019-11479: a tiny MSS does not make the sender tiny segments without end.
+// RFC 9293 §3.7.1 and CVE-2019-11479: a tiny MSS does not make the sender produce endless tiny segments.
 static void bounds_a_tiny_mss(void **state) {
   segment_peer *peer = *state;
   static const uint8_t options[] = {2, 4, 0, 1};
@@ -572,7 +572,7 @@ static void bounds_a_tiny_mss(void **state) {
   assert_true(io_tcp_stack_memory_used(peer->stack) < 2 << 20);
 }
 
-// §3.2: the MSS is agreed on in the SYN; one that comes later, or with a SYN that comes again, does not lead beyond the MTU.
+// §3.2: the MSS is agreed on in the SYN; a later one, or one in a repeated SYN, does not exceed the MTU.
 static void takes_no_other_mss_later(void **state) {
   segment_peer *peer = *state;
   static const uint8_t large[] = {2, 4, 0xff, 0xff};
@@ -586,7 +586,7 @@ static void takes_no_other_mss_later(void **state) {
   assert_int_equal(peer_next(peer)->length, peer->is_ipv6 ? 1440 : 1460);
 }
 
-// §3.8.4: a connection that is idle for two hours is asked whether it is there, and ends if it is not.
+// §3.8.4: a connection that is idle for two hours is probed, and ends if the peer does not answer.
 static void asks_an_idle_peer_whether_it_is_there(void **state) {
   segment_peer *peer = *state;
   peer_connect(peer);
@@ -605,7 +605,7 @@ static void asks_an_idle_peer_whether_it_is_there(void **state) {
   assert_int_equal(peer->error, UV_ETIMEDOUT);
 }
 
-// §3.1: what is not a segment of this connection is dropped and counted.
+// §3.1: anything but a segment of this connection is dropped and counted.
 static void drops_what_is_not_valid(void **state) {
   segment_peer *peer = *state;
   double counts[IO_TCP_STACK_COUNTS];
@@ -625,7 +625,7 @@ static void drops_what_is_not_valid(void **state) {
   io_tcp_stack_counts(peer->stack, counts);
   assert_true(counts[IO_TCP_STACK_COUNT_BAD_CHECKSUM] == 1);
   assert_true(counts[IO_TCP_STACK_COUNT_MALFORMED] == 3);
-  // Rows that lead out of the memory.
+  // Rows that point outside the memory.
   int32_t rows[][IO_TCP_STACK_SEGMENT_INTS] = {
       {0, -1, 20, 40}, {0, 0, 20, 2001}, {0, 1990, 2010, 2050}, {-1, 0, 20, 40}, {1 << 16, 0, 20, 40}, {0, 0, INT32_MIN, 40}};
   io_tcp_stack_handle_segments(peer->stack, peer->now, packet, sizeof packet, rows[0], 6);
@@ -633,7 +633,7 @@ static void drops_what_is_not_valid(void **state) {
   assert_true(counts[IO_TCP_STACK_COUNT_MALFORMED] == 9);
 }
 
-// §3.2: options that are cut off, or have a length that cannot be, end the list.
+// §3.2: options that are truncated, or have an impossible length, end the list.
 static void survives_options_that_are_cut_off(void **state) {
   static const uint8_t lists[][8] = {{1, 1, 1, 2}, {1, 1, 2, 4}, {3, 0, 1, 1}, {2, 40, 5, 180}, {4, 1, 1, 5}, {254, 2, 8, 10}};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
@@ -645,7 +645,7 @@ static void survives_options_that_are_cut_off(void **state) {
   (void)state;
 }
 
-// Back-pressure from the device: what finds no room in the packets' memory is sent once there is.
+// Back-pressure from the device: data without room in the packets' memory is sent once there is room.
 static void sends_what_found_no_room_later(void **state) {
   (void)state;
   segment_peer *peer = peer_new(&(peer_options){.mtu = 65000});
@@ -675,7 +675,7 @@ static void sends_what_found_no_room_later(void **state) {
   peer_free(peer);
 }
 
-// All that waits together stays within the bound, and connections still come.
+// All waiting data together stays within the limit, and new connections are still accepted.
 static void keeps_within_its_memory(void **state) {
   (void)state;
   size_t bound = 8 << 20;
@@ -688,7 +688,7 @@ static void keeps_within_its_memory(void **state) {
     peer_connect(peer);
     io_tcp_stack_pause(peer->stack, flow, true);
     for (uint32_t sent = 0; sent < 500000; sent += 1460) {
-      // With a hole, and without.
+      // With and without a gap.
       peer_send(peer, ACK, peer->sequence + sent + flow % 2, ZEROS, 1460);
       peer->seen_next = peer->seen_count;
     }
@@ -701,7 +701,7 @@ static void keeps_within_its_memory(void **state) {
   peer_free(peer);
 }
 
-// Offloads: a packet of 60 KB comes as one, and consecutive segments leave as one.
+// Offloads: a packet of 60 KB arrives as one, and consecutive segments leave as one.
 static void exchanges_packets_longer_than_the_mtu_with_a_kernel(void **state) {
   for (int is_ipv6 = 0; is_ipv6 < 2; is_ipv6++) {
     segment_peer *peer = peer_new(&(peer_options){.has_virtio = true, .is_ipv6 = is_ipv6 == 1});
@@ -732,7 +732,7 @@ static void exchanges_packets_longer_than_the_mtu_with_a_kernel(void **state) {
   (void)state;
 }
 
-// Two stacks know nothing of each other.
+// Two stacks are independent.
 static void keeps_stacks_apart(void **state) {
   segment_peer *first = *state, *second = peer_new(&(peer_options){.is_ipv6 = true, .mtu = 9000});
   peer_connect(first);
@@ -750,7 +750,7 @@ static void keeps_stacks_apart(void **state) {
   peer_free(second);
 }
 
-// Ten thousand connections that do nothing take no timers, and no more memory than docs/reference/tcp-stack.md says.
+// Ten thousand idle connections need no timers, and no more memory than docs/reference/tcp-stack.md states.
 static void holds_ten_thousand_idle_connections(void **state) {
   segment_peer *peer = *state;
   for (uint32_t flow = 0; flow < 10000; flow++) {

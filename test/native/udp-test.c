@@ -23,7 +23,7 @@ typedef struct udp_world {
   int32_t errors[MAX_HEARD][IO_UDP_ERROR_ROW_INTS];
   int error_count;
   int released;
-  // What `received` does besides.
+  // What `received` also does.
   void (*then)(struct udp_world *udp);
   int32_t victim;
 } udp_world;
@@ -68,7 +68,7 @@ static const io_udp_callbacks callbacks = {on_received, on_errors, on_released};
 static int set_up(void **state) {
   udp_world *udp = calloc(1, sizeof *udp);
   world_begin(&udp->world, NULL);
-  // Of the exact sizes, so that a sanitizer sees what goes past them.
+  // Of the exact sizes, so that a sanitizer detects access beyond them.
   udp->memory = (io_udp_memory){malloc(IO_UDP_ARENA_BYTES),
                                 malloc(IO_UDP_RECEIVE_ROWS * IO_UDP_RECEIVE_ROW_INTS * sizeof(int32_t)),
                                 malloc(IO_UDP_ADDRESSES_BYTES),
@@ -104,7 +104,7 @@ static int32_t open_socket(udp_world *udp, bool tells_locals) {
   return socket;
 }
 
-// Sends `count` datagrams of the given sizes, filled with their number from 1, behind `header_bytes` of 0xee each.
+// Sends `count` datagrams of the given sizes, filled with their number from 1, each after `header_bytes` of 0xee.
 static int64_t send_sizes(udp_world *udp, int32_t from, address to, const size_t *sizes, int32_t count, int32_t header_bytes) {
   size_t total = 0;
   for (int32_t i = 0; i < count; i++) total += sizes[i];
@@ -130,7 +130,7 @@ static void a_run_and_other_sizes_arrive_whole_and_in_order_and_are_answered(voi
   udp_world *udp = *state;
   int32_t a = open_socket(udp, false), b = open_socket(udp, false);
   size_t sizes[72];
-  // A run that leaves as one segmented send where the system has that, with a shorter last one; then all kinds.
+  // A run that leaves as one segmented send if the system supports that, with a shorter last datagram; then a mixture.
   for (int i = 0; i < 40; i++) sizes[i] = 1200;
   sizes[40] = 700;
   for (int i = 41; i < 72; i++) sizes[i] = i % 3 == 0 ? 0 : i % 7 == 0 ? 9000 : (size_t)(i * 10);
@@ -277,7 +277,7 @@ static void a_socket_that_closes_within_the_call_is_heard_no_more(void **state) 
   for (int i = 0; i < 100; i++) sizes[i] = (size_t)(1 + i);
   udp->then = close_victim;
   udp->victim = b;
-  // More than one call takes.
+  // More than one call accepts.
   assert_int_equal(send_sizes(udp, a, to, sizes, 100, 0), 0);
   RUN_UNTIL(&udp->world, udp->batches == 1);
   world_settle(&udp->world);
@@ -287,7 +287,7 @@ static void a_socket_that_closes_within_the_call_is_heard_no_more(void **state) 
 
 static void end_context(udp_world *udp) {
   world_end_context(&udp->world);
-  // The memory is the caller's again.
+  // The memory belongs to the caller again.
   assert_int_equal(udp->released, 1);
   memset(udp->memory.rows, 0xff, 64);
   io_udp_options options = {0};

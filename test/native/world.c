@@ -46,7 +46,7 @@ void world_end_context(world *world) {
 void world_finish(world *world) {
   if (world->ended == 0) {
     io_loop_end(world->io, on_ended, world);
-    // Never within the call.
+    // It is never called within the call.
     assert_int_equal(world->ended, 0);
     io_loop_end(world->io, on_ended, world);
   }

@@ -1,4 +1,4 @@
-// One loop and one context for a test, and what has to be so when it ends: nothing open, nothing left.
+// One loop and one context for a test. At its end, nothing may be open or left over.
 #ifndef UNDERPASS_TEST_WORLD_H
 #define UNDERPASS_TEST_WORLD_H
 
@@ -6,7 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-// After those that it needs.
+// After the headers that it needs.
 #include <cmocka.h>
 
 #include "../../native/io/address.h"
@@ -42,7 +42,7 @@ void world_start_clock(world *world);
     }                                            \
   } while (0)
 
-// Lets happen what can happen without waiting.
+// Runs the loop as far as possible without waiting.
 void world_settle(world *world);
 
 // 127.0.0.1 and a port.
@@ -55,8 +55,8 @@ int port_of(int descriptor);
 int count_descriptors(void);
 
 #ifdef __linux__
-// Has the kernel note when it sends bytes (SOF_… of linux/net_tstamp.h; 0 for no more). It reports an error condition for as long as
-// such notes wait to be read.
+// Makes the kernel record when it sends bytes (SOF_… of linux/net_tstamp.h; 0 to stop). It reports an error condition as long as such
+// records wait to be read.
 void set_timestamps(int descriptor, int flags);
 bool has_error_condition(int descriptor);
 #endif

@@ -1,6 +1,6 @@
-// Random and mutated segments, and random calls, against the TCP stack: `tcp-stack PACKETS SEED`. Under sanitizers and with lwIP's
-// own checks (scripts/fuzz-native.mjs). What comes out has to be well-formed, events have to be in order, and memory within its
-// bound; some connections are left alone, and have to carry every byte.
+// Random and mutated segments, and random calls, against the TCP stack: `tcp-stack PACKETS SEED`. Under sanitizers and with lwIP's own
+// checks (scripts/fuzz-native.mjs). Output has to be well-formed, events in order, and memory within its limit. Some connections are left
+// undisturbed, and have to carry every byte.
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -10,7 +10,7 @@
 #include "../../../native/io/tcp-stack.h"
 
 #define FLOWS 48
-// Of them, those that nobody disturbs.
+// How many of them are undisturbed.
 #define STEADY 4
 #define BATCH 64
 #define MEMORY (4 << 20)
@@ -21,7 +21,7 @@ enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16 };
 typedef struct peer {
   bool is_ipv6, is_there, is_accepted, has_ended, is_closed, is_ending;
   uint16_t port;
-  // What it sends next, and what it has had.
+  // The next number that it sends, and the numbers that it has received.
   uint32_t sequence, acknowledgment, stack_sequence;
   uint64_t sent, received, read, written;
 } peer;
@@ -69,7 +69,7 @@ static uint32_t segment_sum(const uint8_t *ip, const uint8_t *tcp, size_t bytes)
   return sum_of(sum_of(6 + (uint32_t)bytes, is_ipv6 ? ip + 8 : ip + 12, is_ipv6 ? 32 : 8), tcp, bytes);
 }
 
-// The byte at a place of a stream.
+// The byte at a position of a stream.
 static uint8_t byte_at(uint32_t flow, uint64_t place) {
   return (uint8_t)(place * 167 + flow * 31 + (place >> 8));
 }
@@ -137,7 +137,7 @@ static void see_packet(const uint8_t *packet, size_t length) {
     uint32_t place = sequence - peer->stack_sequence + (uint32_t)i;
     CHECK(tcp[header_bytes + i] == byte_at(number, place));
   }
-  // A segment that is sent again may have more behind than it had.
+  // A repeated segment may contain more data than before.
   uint32_t known = peer->acknowledgment - sequence;
   if (known <= data) peer->acknowledgment += (uint32_t)data - known;
 }
@@ -183,7 +183,7 @@ static void poll(io_tcp_stack *stack, const io_tcp_stack_memory *memory) {
   }
 }
 
-// A segment of a connection that is disturbed: nearly right, or not at all.
+// A segment of a disturbed connection: nearly correct, or entirely wrong.
 static size_t any_segment(uint32_t number, uint8_t *packet) {
   peer *peer = &peers[number];
   static const uint8_t usual[] = {ACK, ACK, ACK, ACK, ACK | PSH, ACK | PSH, SYN, SYN, FIN | ACK, RST, RST | ACK, SYN | ACK};
@@ -230,7 +230,7 @@ int main(int argc, char **argv) {
   uint64_t closed = 0, accepted = 0;
   for (uint32_t i = 0; i < FLOWS; i++) peers[i] = (peer){.is_ipv6 = i % 2 == 1, .port = (uint16_t)(1000 + i), .sequence = random32()};
 
-  // The steady ones.
+  // The undisturbed connections.
   for (uint32_t i = 0; i < STEADY; i++) {
     uint8_t packet[128];
     for (int step = 0; step < 2; step++) {
@@ -263,7 +263,7 @@ int main(int argc, char **argv) {
       int32_t *row = rows + i * IO_TCP_STACK_SEGMENT_INTS;
       row[0] = (int32_t)number, row[1] = (int32_t)at, row[2] = (int32_t)(at + header), row[3] = (int32_t)(at + bytes);
       if (number >= STEADY && below(16) == 0) {
-        // Bits, lengths and places that are wrong.
+        // Wrong bits, lengths and positions.
         data[at + below((uint32_t)bytes)] ^= (uint8_t)(1 << below(8));
         if (below(2) == 0) put(data + at + header + 16, 2, 0);
         if (below(4) == 0) row[1 + below(3)] += (int32_t)below(64) - 32;
@@ -271,7 +271,7 @@ int main(int argc, char **argv) {
       }
       at += bytes;
     }
-    // Nothing behind the last packet.
+    // Nothing after the last packet.
     uint8_t *exact = malloc(at);
     memcpy(exact, data, at);
     io_tcp_stack_handle_segments(stack, now, exact, at, rows, count);
@@ -324,7 +324,7 @@ int main(int argc, char **argv) {
     if (used > most) most = used;
     CHECK(used <= MEMORY + SLACK);
   }
-  // Whatever was dropped for want of memory or in the steady ones' windows is sent again by a real peer; here they had room.
+  // A real peer would repeat data that was dropped for lack of memory or of window; here the undisturbed connections had room.
   double counts[IO_TCP_STACK_COUNTS];
   io_tcp_stack_counts(stack, counts);
   for (uint32_t i = 0; i < FLOWS; i++) closed += peers[i].is_closed;
