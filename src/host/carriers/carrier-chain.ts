@@ -279,6 +279,7 @@ class HopChain {
       }
       if (deadline.isCancelled) throw new Error("given up");
       onReached();
+      stream.leadsOn = hops.length > 0;
       return stream;
     } catch (cause) {
       stream?.destroy();

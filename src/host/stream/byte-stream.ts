@@ -43,6 +43,8 @@ export interface ByteStream {
   readonly remotePort: number | undefined;
   /** Whether the memory of a chunk is reused for the next one. If not, a listener may keep it. */
   readonly reusesMemory: boolean;
+  /** Whether another program relays it onward, so that it shares a path with others even if that program runs on this machine. */
+  leadsOn?: boolean;
   /** The descriptor in the native module, if it carries the stream's own bytes; undefined once the stream is closed. */
   readonly descriptor?: number | undefined;
   /**

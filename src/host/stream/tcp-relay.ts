@@ -37,9 +37,9 @@ class TcpRelay {
     this.#loop = loop;
     this.#halfOpenIdleMs = options.halfOpenIdleMs ?? HALF_OPEN_IDLE_MS;
     this.#onClosed = options.onClosed;
-    const pacing = options.pacing?.appliesTo(far) === true ? options.pacing : undefined;
-    this.#near = new RelayEnd(near, this, pacing?.up);
-    this.#far = new RelayEnd(far, this, pacing?.down);
+    const pacers = options.pacing?.pacersFor(far);
+    this.#near = new RelayEnd(near, this, pacers?.up);
+    this.#far = new RelayEnd(far, this, pacers?.down);
     this.#near.other = this.#far;
     this.#far.other = this.#near;
   }

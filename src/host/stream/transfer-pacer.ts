@@ -25,7 +25,7 @@ export interface PacedReader {
 export class TransferPacer {
   readonly #loop: Loop;
   readonly #wake: () => void;
-  readonly #limit = new TransferLimit();
+  readonly #limit: TransferLimit;
   readonly #waiting: PacedReader[] = [];
   #moved = 0;
   /** Bytes that may be read now; negative if too many have been read. */
@@ -33,9 +33,13 @@ export class TransferPacer {
   #refilledAt = 0;
   #timer: Timer | undefined;
 
-  /** @param wake  called whenever bytes have moved */
-  constructor(loop: Loop, wake: () => void) {
+  /**
+   * @param isUp  to targets: this end sends, instead of bounding a sender by how fast it reads
+   * @param wake  called whenever bytes have moved
+   */
+  constructor(loop: Loop, isUp: boolean, wake: () => void) {
     this.#loop = loop;
+    this.#limit = new TransferLimit(isUp);
     this.#wake = wake;
   }
 
@@ -111,8 +115,8 @@ export class TransferPacer {
 
 /**
  * Limits TCP that is relayed beside a session while the session carries a call, at the rate that core determines (transfer-limit.ts).
- * Connections to this machine are not limited: they do not share the path, or lead to another relay whose buffers are too large to be kept
- * full.
+ * Connections that end on this machine are not limited, because they do not share the path. Of those that another program on this machine
+ * relays, only uploads are: what bounds the sender of a download there is that program's receive buffer, which is too large.
  */
 export class TransferPacing {
   /** To targets, and from them. */
@@ -128,15 +132,16 @@ export class TransferPacing {
     this.#loop = loop;
     this.#watch = watch;
     const wake = () => this.#wake();
-    this.up = new TransferPacer(loop, wake);
-    this.down = new TransferPacer(loop, wake);
+    this.up = new TransferPacer(loop, true, wake);
+    this.down = new TransferPacer(loop, false, wake);
   }
 
-  /** @param far  to a target, or to the first hop on the way there */
-  appliesTo({ remoteIp }: ByteStream): boolean {
-    if (remoteIp === undefined) return false;
-    const address = makeAddress(splitZone(remoteIp).ip, 0);
-    return address !== undefined && !isLoopback(address);
+  /** @param far  to a target, or to the first hop on the way there @returns undefined for a direction that is not limited */
+  pacersFor({ remoteIp, leadsOn }: ByteStream): Partial<Record<"up" | "down", TransferPacer>> {
+    const address = remoteIp === undefined ? undefined : makeAddress(splitZone(remoteIp).ip, 0);
+    if (address === undefined) return {};
+    if (!isLoopback(address)) return { up: this.up, down: this.down };
+    return leadsOn === true ? { up: this.up } : {};
   }
 
   #wake(): void {

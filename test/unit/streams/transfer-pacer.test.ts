@@ -91,8 +91,8 @@ function run(
   }
 }
 
-function stream(remoteIp: string | undefined): ByteStream {
-  return { remoteIp } as ByteStream;
+function stream(remoteIp: string | undefined, leadsOn = false): ByteStream {
+  return { remoteIp, leadsOn } as ByteStream;
 }
 
 describe("pacing of transfers", () => {
@@ -150,10 +150,17 @@ describe("pacing of transfers", () => {
     expect(loop.timers).toBe(0);
   });
 
-  it("leaves connections to this machine alone", () => {
+  it("limits both directions of connections that leave this machine, and uploads that another program here relays", () => {
     const pacing = new TransferPacing(new StillLoop(), () => undefined);
-    const applies = (ip?: string) => pacing.appliesTo(stream(ip));
-    expect(["127.0.0.1", "127.9.9.9", "::1", undefined].map(applies)).toEqual([false, false, false, false]);
-    expect(["192.0.2.1", "2001:db8::1", "fe80::1%eth0"].map(applies)).toEqual([true, true, true]);
+    const { up, down } = pacing;
+    for (const ip of ["192.0.2.1", "2001:db8::1", "fe80::1%eth0"]) {
+      expect(pacing.pacersFor(stream(ip))).toEqual({ up, down });
+      expect(pacing.pacersFor(stream(ip, true))).toEqual({ up, down });
+    }
+    for (const ip of ["127.0.0.1", "127.9.9.9", "::1"]) {
+      expect(pacing.pacersFor(stream(ip))).toEqual({});
+      expect(pacing.pacersFor(stream(ip, true))).toEqual({ up });
+    }
+    expect(pacing.pacersFor(stream(undefined, true))).toEqual({});
   });
 });

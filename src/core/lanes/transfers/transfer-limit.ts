@@ -14,9 +14,10 @@
  *
  * *Drain* bounds the receive buffer, which autotuning has made large. A window that was advertised stands, so that for a while all that
  * comes is read, or the system would drop it. Then next to nothing is read until the buffer is full and the queue is over. The link stays
- * full meanwhile. *Hold* changes the rate by a proportional and an integral part, like PIE (RFC 8033 §4.2), whose dead time is what
- * a change takes to show: a round trip and a half. While the queue is short the rate grows, faster and faster. Now and then the rate is
- * halved for a round trip, so that the delay of the empty path is seen again (LEDBAT++ has such slowdowns too).
+ * full meanwhile. An upload has no such window: next to nothing of it is read from the start. *Hold* changes the rate by a proportional and
+ * an integral part, like PIE (RFC 8033 §4.2), whose dead time is what a change takes to show: a round trip and a half. While the queue is
+ * short the rate grows, faster and faster. Now and then the rate is halved for a round trip, so that the delay of the empty path is seen
+ * again (LEDBAT++ has such slowdowns too).
  *
  * LEDBAT yields to whoever else fills the queue until nothing is left. That would help nobody here: the queue stays. So if reading less does
  * not end it, or the rate has halved or reached its floor and it stands all the same, the limit is released, first for 15 s, then for longer.
@@ -104,6 +105,12 @@ export class TransferLimit {
   #releasedUntil = 0;
   #release = RELEASE_MS;
   #bufferTrips = BUFFER_TRIPS;
+  readonly #tightenMs: number;
+
+  /** @param isUp  this end sends, so that no window has to be used up first */
+  constructor(isUp: boolean) {
+    this.#tightenMs = isUp ? 0 : TIGHTEN_MS;
+  }
 
   /**
    * To be called every 20 ms or so.
@@ -158,8 +165,8 @@ export class TransferLimit {
   }
 
   #drain(now: number, standing: number): void {
-    if (standing > SHORT_MS || now - this.#since < TIGHTEN_MS) this.#turnedAt = now;
-    if (now - this.#since >= TIGHTEN_MS) this.rate = Math.max(MIN_RATE, DRAIN_SHARE * this.#before);
+    if (standing > SHORT_MS || now - this.#since < this.#tightenMs) this.#turnedAt = now;
+    if (now - this.#since >= this.#tightenMs) this.rate = Math.max(MIN_RATE, DRAIN_SHARE * this.#before);
     if (now - this.#turnedAt >= DRAINED_FOR_MS) this.#begin(now, BEGIN_SHARE * this.#before);
     else if (now - this.#since > DRAIN_FOR_MS) {
       if (standing > this.#standingBefore / 2) this.#free(now);

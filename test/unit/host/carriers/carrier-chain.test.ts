@@ -292,6 +292,20 @@ describe("a connection", () => {
     server.close();
   });
 
+  it.each([
+    ["a target", false, Uint8Array.of(0)],
+    ["a proxy, which relays it", true, Uint8Array.of(5, 0, 5, 0, 0, 1, 127, 0, 0, 1, 0, 9)],
+  ])("knows whether a stream goes to %s", async (_name, isProxied, answer) => {
+    let leadsOn: boolean | undefined;
+    await heardThrough(async (port) => {
+      const via = isProxied ? `socks5://127.0.0.1:${port}` : undefined;
+      const stream = await tcpWay(via, system).connect(makeAddress("127.0.0.1", port)!, never);
+      leadsOn = stream.leadsOn;
+      stream.destroy();
+    }, answer);
+    expect(leadsOn).toBe(isProxied);
+  });
+
   it("offers a SOCKS5 proxy no password if none is given", async () => {
     const { heard, failure } = await heardThrough(
       (port) => tcpWay(`socks5://127.0.0.1:${port}`, system).connect(makeAddress("a.test", 9)!, never),

@@ -19,7 +19,7 @@ class Download {
   hasCall = true;
   now = 0;
   standing = 0;
-  readonly limit = new TransferLimit();
+  readonly limit = new TransferLimit(false);
   #unread = 0;
   readonly #bufferBytes = 600_000;
   readonly #read: number[] = [];
@@ -65,6 +65,24 @@ describe("the limit of transfers beside a call", () => {
     expect(rate).toBeGreaterThan(0.9 * CAPACITY);
   });
 
+  it("reads next to nothing of an upload at once, and first all of a download, whose window stands", () => {
+    const [up, down] = [true, false].map((isUp) => {
+      const limit = new TransferLimit(isUp);
+      let now = 0;
+      const tick = (standing: number) => {
+        now += TICK;
+        limit.tick(now, TICK * CAPACITY, standing, RTT, true);
+      };
+      while (now < 2_000) tick(0);
+      while (limit.state === "off") tick(40);
+      tick(40);
+      return limit;
+    });
+    expect([up, down].map(({ state }) => state)).toEqual(["drain", "drain"]);
+    expect(up.rate).toBeLessThan(0.2 * CAPACITY);
+    expect(down.rate).toBeGreaterThan(CAPACITY);
+  });
+
   it("is off without a call, and when the call is over", () => {
     const download = new Download();
     download.hasCall = false;
@@ -107,7 +125,7 @@ describe("the limit of transfers beside a call", () => {
   });
 
   it("is released when others fill the queue beside a transfer at the lowest rate", () => {
-    const limit = new TransferLimit();
+    const limit = new TransferLimit(false);
     let now = TICK;
     const run = (ms: number, rate: number, standing: number) => {
       for (const end = now + ms; now < end; now += TICK)
@@ -121,7 +139,7 @@ describe("the limit of transfers beside a call", () => {
   });
 
   it("permits a larger buffer after one that was too small for a distant target", () => {
-    const limit = new TransferLimit();
+    const limit = new TransferLimit(false);
     const buffers: number[] = [];
     for (let now = TICK; now < 60_000; now += TICK) {
       const isLimited = limit.state !== "off";
@@ -150,7 +168,7 @@ describe("the limit of transfers beside a call", () => {
     for (let seed = 1; seed <= 20; seed++) {
       const random = seededRandom(seed);
       const draw = () => random() / 2 ** 32;
-      const limit = new TransferLimit();
+      const limit = new TransferLimit(false);
       for (let now = TICK; now < 60_000; now += TICK) {
         limit.tick(now, draw() * 100_000, draw() < 0.1 ? -1 : draw() * 300, draw() * 300, draw() < 0.999);
         expect(limit.rate).toBeGreaterThanOrEqual(25);
