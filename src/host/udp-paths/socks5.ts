@@ -172,6 +172,10 @@ export class Socks5Path implements UdpPath {
       association.cancellation,
       this.#outgoing,
     );
+    if (!isCurrent()) {
+      stream.destroy();
+      throw new Error("the association has ended");
+    }
     association.stream = stream;
     let isOpen = false;
     stream.start({
@@ -184,7 +188,6 @@ export class Socks5Path implements UdpPath {
       },
     });
     const relay = await relayAddress(this.#system, bound, peer, association.cancellation);
-    if (!isCurrent()) stream.destroy();
     if (stream.isClosed) throw new Error("the server ended the association");
     isOpen = true;
     return relay;
