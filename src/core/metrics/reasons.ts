@@ -47,7 +47,8 @@ export const DROPS = {
     remedy: "Raise --max-contexts if you expect so many targets.",
   },
   association_limit: {
-    meaning: "The limit of associations or of sockets was reached, and none could make room.",
+    meaning:
+      "The limit of associations or of sockets was reached: none could make room, or the datagram's was evicted.",
     remedy: "Raise --max-associations and the limit of descriptors (ulimit -n).",
   },
   too_long: {
@@ -77,7 +78,8 @@ export const DROPS = {
       "If the key should have more, raise its bits-per-second or datagrams-per-second in the file of --keys.",
   },
   send_error: {
-    meaning: "The system did not send the datagram, or a DNS query over TCP got no answer.",
+    meaning:
+      "The system did not send the datagram, or a SOCKS5 server or a DNS server over TCP did not answer.",
     remedy: "Check routes, the firewall, the size of socket buffers (net.core.wmem_max), and the DNS server.",
   },
 } as const satisfies Explanations;
