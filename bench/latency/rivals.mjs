@@ -53,8 +53,10 @@ async function uploadBy({ count = 1 }, { socks }, warmUp, seconds) {
   const source = startIn(NEAR, [STREAMS, "fill", `${ADDRESS.far}:${port}@${socks}`, count]);
   source.stdout.resume();
   const { value } = await lines.next();
+  // Without its connections, the sink would report 0 Mbit/s, or those of fewer streams.
+  const hasEnded = value === undefined || source.exitCode !== null;
   await stop([source, sink]);
-  if (value === undefined) throw new Error("an upload has ended");
+  if (hasEnded) throw new Error("an upload has ended");
   return Number(JSON.parse(value).mbits);
 }
 
