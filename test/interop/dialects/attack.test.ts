@@ -172,9 +172,12 @@ describe.each([
     // More bytes that arrive slowly do not extend the handshake timeout.
     for (const [i, socket] of attackers.entries()) if (i % 3 === 0) socket.write(Buffer.of(0xff));
     await askAll("after");
-    // Those at the shadowsocks port get silence, which lasts longer.
+    // Those at the shadowsocks port get silence, which lasts longer. 050102ff begins a frame of udpgw, whose clients may be idle for 20 s.
+    const isUdpgw = (i: number) => i % 3 === 0 && beginnings[i % beginnings.length] === "050102";
     const open = () =>
-      attackers.filter((socket, i) => !isProbe(i) && !socket.destroyed && !socket.readableEnded).length;
+      attackers.filter(
+        (socket, i) => !isProbe(i) && !isUdpgw(i) && !socket.destroyed && !socket.readableEnded,
+      ).length;
     while (open() > 0) await new Promise((done) => setTimeout(done, 50));
     expect(errors).toEqual([]);
     expect(lanesLost()).toEqual(honest.map(() => 0));
