@@ -35,6 +35,7 @@ import { Pacer } from "./rate/pacer.ts";
 import { PathDelay } from "./rate/path-delay.ts";
 import type { RateMode } from "./rate/rate-control.ts";
 import { RateControl } from "./rate/rate-control.ts";
+import { TurnDelay } from "./rate/turn-delay.ts";
 import { ReceiptSchedule } from "./receiving/receipt-schedule.ts";
 import { LaneReceiver } from "./receiving/receiver.ts";
 import { Dispatcher } from "./sending/dispatcher.ts";
@@ -103,6 +104,7 @@ export class LaneScheduler {
   readonly #choice = new LaneChoice(this.#lanes.all, this.#path);
   readonly #rates = new RateControl(this.#path);
   readonly #demand = new Demand();
+  readonly #turn = new TurnDelay();
   readonly #sender: LaneSender;
   readonly #hedger: Hedger;
   readonly #dispatcher: Dispatcher;
@@ -140,6 +142,7 @@ export class LaneScheduler {
       pacer,
       budget,
       demand,
+      turn: this.#turn,
       sender: this.#sender,
       watch: this.watch,
     };
@@ -379,6 +382,7 @@ export class LaneScheduler {
 
   /** Assigns datagrams and receipts to lanes. @returns bits of the lanes that have something to write, each of which needs {@link fill} */
   dispatch(now: number): number {
+    this.#turn.begin(now);
     this.#demand.account(now);
     if (this.#isActive && now >= this.#intervals.endsAt) {
       this.#intervals.end(now);
@@ -530,7 +534,7 @@ export class LaneScheduler {
 
   /**
    * When to call {@link dispatch} if nothing else happens; Infinity for never. At least 1 ms from now, except for a receipt that is due
-   * sooner.
+   * sooner. A call of {@link dispatch} after that time counts as late (rate/turn-delay.ts).
    */
   nextTimeout(now: number): number {
     const { dueAt } = this.#receiver;
@@ -538,6 +542,7 @@ export class LaneScheduler {
     next = Math.min(next, this.#nextReceiptAt(now));
     next = Math.min(next, Math.max(now + TIMER_MS, this.#dispatcher.pacedUntil));
     if (this.#isActive) next = Math.min(next, Math.max(now + TIMER_MS, this.#intervals.endsAt));
+    this.#turn.expect(next);
     return next;
   }
 }

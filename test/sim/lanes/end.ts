@@ -12,8 +12,8 @@ export interface End {
 }
 
 export interface EndOptions {
-  readonly loop: EventLoop;
-  readonly lanes: readonly TcpEndpoint[];
+  readonly loop: Pick<EventLoop, "now" | "at">;
+  readonly lanes: readonly Pick<TcpEndpoint, "events" | "write">[];
   /** Longest time in the queue, in milliseconds. */
   readonly age: number;
   readonly random: () => number;

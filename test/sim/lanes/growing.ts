@@ -1,6 +1,6 @@
 import { LaneCount } from "../../../src/core/session/lane-count.ts";
 import type { EndOptions } from "./end.ts";
-import type { EventLoop, Wakeable } from "./event-loop.ts";
+import type { Wakeable } from "./event-loop.ts";
 import { ScheduledLanes } from "./scheduled.ts";
 
 /** Round trips until a new lane is up at the server, and at the client: TCP's handshake and the session's. */
@@ -11,7 +11,7 @@ const CLIENT_UP = 2;
 class GrowingLanes implements Wakeable {
   readonly client: ScheduledLanes;
   server!: ScheduledLanes;
-  readonly #loop: EventLoop;
+  readonly #loop: EndOptions["loop"];
   readonly #rtt: number;
   readonly #count = new LaneCount("auto", false);
   #lanes = 1;

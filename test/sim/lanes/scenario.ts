@@ -4,6 +4,8 @@ import { makeCongestion } from "./congestion.ts";
 import type { End, EndOptions } from "./end.ts";
 import type { Wakeable } from "./event-loop.ts";
 import { EventLoop } from "./event-loop.ts";
+import type { Pauses } from "./late.ts";
+import { clumped } from "./late.ts";
 import type { Packet, Sink } from "./link.ts";
 import { delayed, Link } from "./link.ts";
 import type { Recovery } from "./tcp.ts";
@@ -56,6 +58,8 @@ export interface Scenario {
   /** See LinkOptions. */
   readonly losesSent?: boolean;
   readonly jitter?: number;
+  /** Pauses of the machine before each link, whose packets then come in clumps. */
+  readonly clumps?: Pauses;
   readonly congestion: CongestionName;
   readonly lanes: number;
   /** Not-sent low-water mark; Infinity for a relay in between. */
@@ -193,6 +197,9 @@ export function run(scenario: Scenario): Result {
   const linkOptions = { rate: mbit * 125, delay: rtt / 2, queue, loss, burst, losesSent, jitter };
   const up = new Link(loop, seededRandom(random()), linkOptions);
   const down = new Link(loop, seededRandom(random()), linkOptions);
+  const { clumps } = scenario;
+  const toUp = clumps === undefined ? up : clumped(loop, up, seededRandom(scenario.seed + 1), clumps);
+  const toDown = clumps === undefined ? down : clumped(loop, down, seededRandom(scenario.seed + 2), clumps);
   const ends: End[] = [];
   const meters: Meter[][] = [];
   const inners: ReturnType<typeof startInner>[] = [];
@@ -201,8 +208,8 @@ export function run(scenario: Scenario): Result {
     const [client, server] = makePair(
       scenario,
       loop,
-      delayed(loop, up, (ownRtt - rtt) / 2),
-      delayed(loop, down, (ownRtt - rtt) / 2),
+      delayed(loop, toUp, (ownRtt - rtt) / 2),
+      delayed(loop, toDown, (ownRtt - rtt) / 2),
       lanes,
       lowat,
       random,

@@ -8,7 +8,6 @@ import { CAPSULE_DATAGRAM, readNumbers } from "../../../src/wire/capsule.ts";
 import { CAPSULE_RECEIPT, readSequence, SEQUENCE_BYTES } from "../../../src/wire/receipt.ts";
 import type { End, EndOptions } from "./end.ts";
 import type { Wakeable } from "./event-loop.ts";
-import type { TcpEndpoint } from "./tcp.ts";
 
 const BATCH_BYTES = 131_072;
 
@@ -150,7 +149,7 @@ export class ScheduledLanes implements End, Wakeable {
 }
 
 interface HostLane {
-  readonly tcp: TcpEndpoint;
+  readonly tcp: EndOptions["lanes"][number];
   readonly batch: Uint8Array;
   at: number;
   end: number;

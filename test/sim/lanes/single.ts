@@ -1,5 +1,4 @@
 import type { End, EndOptions } from "./end.ts";
-import type { TcpEndpoint } from "./tcp.ts";
 
 const HEADER = 7;
 const MAX_BATCH_BYTES = 131_072;
@@ -27,7 +26,7 @@ export class FixedLanes implements End {
 }
 
 class FixedLane {
-  readonly #tcp: TcpEndpoint;
+  readonly #tcp: EndOptions["lanes"][number];
   readonly #age: number;
   readonly #onDatagram: End["onDatagram"];
   readonly #queue: { at: number; frame: Uint8Array }[] = [];
@@ -35,7 +34,7 @@ class FixedLane {
   #written = 0;
   #carry = new Uint8Array(0);
 
-  constructor(tcp: TcpEndpoint, age: number, onDatagram: End["onDatagram"]) {
+  constructor(tcp: EndOptions["lanes"][number], age: number, onDatagram: End["onDatagram"]) {
     this.#tcp = tcp;
     this.#age = age;
     this.#onDatagram = onDatagram;

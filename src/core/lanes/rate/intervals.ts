@@ -13,8 +13,12 @@ import type { Interval } from "./measures.ts";
 import type { Pacer } from "./pacer.ts";
 import type { PathDelay } from "./path-delay.ts";
 import type { RateControl } from "./rate-control.ts";
+import type { TurnDelay } from "./turn-delay.ts";
 
 const MIN_INTERVAL_MS = 10;
+/** Where turns come late, an interval is as long as this multiple of the delay, up to a bound. */
+const LATE_FACTOR = 3;
+const MAX_LATE_MS = 100;
 /**
  * Samples that an interval needs; the number of intervals in a row without enough samples after which one suffices; and after which all are
  * dropped.
@@ -42,6 +46,7 @@ export class RateIntervals {
   readonly #rates: RateControl;
   readonly #pacer: Pacer;
   readonly #demand: Demand;
+  readonly #turn: TurnDelay;
   readonly #sender: LaneSender;
   readonly #ageBudget: number;
 
@@ -77,6 +82,7 @@ export class RateIntervals {
     this.#rates = parts.rates;
     this.#pacer = parts.pacer;
     this.#demand = parts.demand;
+    this.#turn = parts.turn;
     this.#sender = parts.sender;
     this.#ageBudget = ageBudget;
     this.#queue.ageBudget = this.#startAge;
@@ -100,7 +106,8 @@ export class RateIntervals {
     const interval = this.#interval;
     const length = now - interval.now;
     path.turn(now, this.#lanes.all, this.#rates.mode === "compete");
-    const wanted = Math.max(MIN_INTERVAL_MS, path.minRtt / 2);
+    const late = Math.min(MAX_LATE_MS, LATE_FACTOR * this.#turn.longest);
+    const wanted = Math.max(MIN_INTERVAL_MS, path.minRtt / 2, late);
     this.endsAt = now + wanted;
     const isSpread = this.#lanes.up > 1 && this.#lateness.isRecent(now);
     const isEnough = path.samples >= ENOUGH_SAMPLES && (!isSpread || path.isOfManyLanes);

@@ -11,6 +11,8 @@ const BURST_MS = 1;
 /** How far sparse datagrams may overdraw the bucket before they wait too; at a low rate, two full-sized datagrams and their copies. */
 const MAX_DEBT_MS = 20;
 const MIN_DEBT_BYTES = 5_000;
+/** Longest delay of a turn that is made up for at once (turn-delay.ts). The link's queue was shorter by as much meanwhile, or empty. */
+const MAX_CREDIT_MS = 30;
 
 export class Pacer {
   /** Bytes per millisecond. */
@@ -23,8 +25,10 @@ export class Pacer {
     this.rate = rate;
   }
 
-  refill(now: number): void {
-    const burst = Math.max(MIN_BURST_BYTES, BURST_MS * this.rate);
+  /** @param late  by how many milliseconds this turn is late */
+  refill(now: number, late: number): void {
+    const credit = Math.min(late, MAX_CREDIT_MS) * this.rate;
+    const burst = Math.max(MIN_BURST_BYTES, BURST_MS * this.rate) + credit;
     const earned = Math.max(0, now - Math.max(this.#filledAt, this.#pausedUntil)) * this.rate;
     this.#tokens = Math.min(burst, this.#tokens + earned);
     this.#filledAt = now;

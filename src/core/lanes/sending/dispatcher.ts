@@ -13,6 +13,7 @@ import type { LaneSet } from "../lane-set.ts";
 import type { Demand } from "../rate/demand.ts";
 import type { Pacer } from "../rate/pacer.ts";
 import type { RateControl } from "../rate/rate-control.ts";
+import type { TurnDelay } from "../rate/turn-delay.ts";
 import { isOrdered } from "../responsive.ts";
 import type { SessionQueue } from "../session-queue.ts";
 import type { PathWatch } from "../transfers/path-watch.ts";
@@ -41,6 +42,7 @@ export class Dispatcher {
   readonly #rates: RateControl;
   readonly #pacer: Pacer;
   readonly #demand: Demand;
+  readonly #turn: TurnDelay;
   readonly #sender: LaneSender;
   readonly #watch: PathWatch;
 
@@ -55,6 +57,7 @@ export class Dispatcher {
     this.#rates = parts.rates;
     this.#pacer = parts.pacer;
     this.#demand = parts.demand;
+    this.#turn = parts.turn;
     this.#sender = parts.sender;
     this.#watch = parts.watch;
   }
@@ -63,7 +66,7 @@ export class Dispatcher {
   dispatch(now: number, delivered: number): void {
     this.pacedUntil = NEVER;
     this.#demand.begin();
-    this.#pacer.refill(now);
+    this.#pacer.refill(now, this.#turn.late);
     if (this.#queue.isEmpty || this.#lanes.up === 0) return;
     const isSpread = this.#lateness.isRecent(now);
     this.#dispatchSparse(now, isSpread);

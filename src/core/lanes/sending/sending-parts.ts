@@ -6,6 +6,7 @@ import type { Demand } from "../rate/demand.ts";
 import type { Pacer } from "../rate/pacer.ts";
 import type { PathDelay } from "../rate/path-delay.ts";
 import type { RateControl } from "../rate/rate-control.ts";
+import type { TurnDelay } from "../rate/turn-delay.ts";
 import type { SessionQueue } from "../session-queue.ts";
 import type { PathWatch } from "../transfers/path-watch.ts";
 import type { HedgeBudget } from "./hedge-budget.ts";
@@ -27,6 +28,7 @@ export interface SendingParts {
   readonly pacer: Pacer;
   readonly budget: HedgeBudget;
   readonly demand: Demand;
+  readonly turn: TurnDelay;
   readonly sender: LaneSender;
   readonly watch: PathWatch;
 }

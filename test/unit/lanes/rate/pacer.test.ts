@@ -4,7 +4,7 @@ import { Pacer } from "../../../../src/core/lanes/rate/pacer.ts";
 /** 1 Mbit/s, with nothing in its bucket. */
 function emptyPacer(): Pacer {
   const pacer = new Pacer(125);
-  pacer.refill(1_000);
+  pacer.refill(1_000, 0);
   pacer.spend(3_000);
   return pacer;
 }
@@ -13,7 +13,7 @@ describe("the pacer", () => {
   it("holds back bulk, but not sparse datagrams, while it is paused", () => {
     const pacer = emptyPacer();
     pacer.pause(100);
-    pacer.refill(1_099);
+    pacer.refill(1_099, 0);
     expect(pacer.maySend).toBe(false);
     expect(pacer.maySendSparse).toBe(true);
   });
@@ -21,11 +21,26 @@ describe("the pacer", () => {
   it("does not catch up after a pause", () => {
     const pacer = emptyPacer();
     pacer.pause(100);
-    pacer.refill(1_100);
+    pacer.refill(1_100, 0);
     expect(pacer.maySend).toBe(false);
-    pacer.refill(1_101);
+    pacer.refill(1_101, 0);
     expect(pacer.maySend).toBe(true);
     pacer.spend(126);
+    expect(pacer.maySend).toBe(false);
+  });
+
+  it("makes up for a late turn, but not for more than 30 ms of it, nor for a pause", () => {
+    const pacer = emptyPacer();
+    pacer.refill(1_050, 20);
+    pacer.spend(3_000 + 20 * 125 - 1);
+    expect(pacer.maySend).toBe(true);
+    pacer.spend(1);
+    expect(pacer.maySend).toBe(false);
+    pacer.refill(1_150, 90);
+    pacer.spend(3_000 + 30 * 125);
+    expect(pacer.maySend).toBe(false);
+    pacer.pause(100);
+    pacer.refill(1_250, 100);
     expect(pacer.maySend).toBe(false);
   });
 
@@ -34,7 +49,7 @@ describe("the pacer", () => {
     pacer.spend(5_000 + 125);
     expect(pacer.maySendSparse).toBe(false);
     expect(pacer.sparseReadyAt).toBe(1_001);
-    pacer.refill(1_002);
+    pacer.refill(1_002, 0);
     expect(pacer.maySendSparse).toBe(true);
   });
 
