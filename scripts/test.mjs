@@ -24,7 +24,13 @@ async function step(title, command, args, isBackground = false) {
     if (child.pid !== undefined) setPriority(child.pid, constants.priority.PRIORITY_BELOW_NORMAL);
     for (const stream of [child.stdout, child.stderr]) stream?.on("data", (chunk) => output.push(chunk));
   }
-  const status = await new Promise((resolve) => child.on("error", resolve).on("close", resolve));
+  const status = await new Promise((resolve) => {
+    child.on("error", (error) => {
+      console.error(`${title}: ${error.message}`);
+      resolve(1);
+    });
+    child.on("close", resolve);
+  });
   const isGood = status === 0;
   const seconds = Math.round((performance.now() - startedAt) / 1000);
   ended.push({ title, seconds, isGood });
@@ -76,6 +82,8 @@ const computed = library.then(async () => {
 });
 await test("e2e", ["e2e", "e2e-plain"]);
 // Only these use the C library.
-if (await library) await test("interop, and e2e of the C library", ["interop*", "e2e-c"]);
+const ofLibrary = "interop, and e2e of the C library";
+if (await library) await test(ofLibrary, ["interop*", "e2e-c"]);
+else console.log(`\n== ${ofLibrary}: left out, because the C library failed`);
 await computed;
 finish();
