@@ -1,4 +1,9 @@
+#include <errno.h>
 #include <fcntl.h>
+#ifdef __linux__
+#include <linux/net_tstamp.h>
+#endif
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +27,7 @@ typedef struct connection_world {
   void (*then)(struct connection_world *world);
   int listener;
   char directory[64], path[80];
-  int protected, protect_result, bound_when_protected;
+  int protected, protect_result, bound_when_protected, last_protected;
 } connection_world;
 
 static void on_accepted(void *data, int descriptor) {
@@ -62,6 +67,7 @@ static int on_protect(void *data, uv_os_sock_t socket) {
   uint8_t address[IO_ADDRESS_MAX_BYTES];
   size_t bytes = io_socket_address(socket, address);
   world->protected++;
+  world->last_protected = socket;
   if (bytes > 0 && (address[bytes - 1] != 0 || address[bytes - 2] != 0)) world->bound_when_protected++;
   return world->protect_result;
 }
@@ -132,6 +138,40 @@ static void a_port_without_a_listener_refuses(void **state) {
   assert_int_equal(attempt.result, UV_ECONNREFUSED);
   assert_int_equal(attempt.released, 1);
 }
+
+static void an_attempt_whose_error_somebody_else_has_taken_has_failed_all_the_same(void **state) {
+  connection_world *world = *state;
+  attempt attempt;
+  int code = 0;
+  socklen_t length = sizeof code;
+  begin_attempt(world, &attempt, free_port(world));
+  assert_int_equal(getsockopt(world->last_protected, SOL_SOCKET, SO_ERROR, &code, &length), 0);
+  assert_int_equal(code, ECONNREFUSED);
+  RUN_UNTIL(&world->world, attempt.done == 1);
+  assert_int_equal(attempt.result, UV_ECONNABORTED);
+}
+
+#ifdef __linux__
+static void an_attempt_that_outlives_an_error_is_connected(void **state) {
+  connection_world *world = *state;
+  attempt attempt;
+  // Nobody accepts: the peer says nothing that would clear the error.
+  struct sockaddr_in name = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  int listener = socket(AF_INET, SOCK_STREAM, 0);
+  assert_int_equal(bind(listener, (struct sockaddr *)&name, sizeof name), 0);
+  assert_int_equal(listen(listener, 1), 0);
+  begin_attempt(world, &attempt, port_of(listener));
+  // With an error condition besides.
+  set_timestamps(world->last_protected, SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_SOFTWARE);
+  assert_int_equal(send(world->last_protected, "x", 1, 0), 1);
+  bool is_told = report_unreachable(world->last_protected);
+  assert_true(has_error_condition(world->last_protected));
+  RUN_UNTIL(&world->world, attempt.done == 1);
+  close(listener);
+  assert_int_equal(attempt.result, attempt.number);
+  if (!is_told) skip();
+}
+#endif
 
 static void an_attempt_that_is_cancelled_reports_nothing(void **state) {
   connection_world *world = *state;
@@ -327,6 +367,10 @@ int connection_tests(void) {
   const struct CMUnitTest tests[] = {
       TEST(a_connection_is_made_and_accepted),
       TEST(a_port_without_a_listener_refuses),
+      TEST(an_attempt_whose_error_somebody_else_has_taken_has_failed_all_the_same),
+#ifdef __linux__
+      TEST(an_attempt_that_outlives_an_error_is_connected),
+#endif
       TEST(an_attempt_that_is_cancelled_reports_nothing),
       TEST(attempts_and_listeners_end_with_the_context),
       TEST(what_cannot_be_opened_says_why_and_leaves_nothing),

@@ -1,5 +1,6 @@
 // Devices, represented by one end of a pair of sockets that preserve packet boundaries.
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -135,6 +136,27 @@ static void a_device_that_is_gone_is_reported_once(void **state) {
   assert_int_equal(world->calls, calls);
 }
 
+static void a_device_that_fails_is_reported_with_its_own_error(void **state) {
+  device_world *world = *state;
+  int previous = world->device;
+  int released = world->released;
+  io_tun_close(world->world.io, previous);
+  world->released = released;
+  // A UDP socket whose peer refuses has an error condition, too.
+  struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t length = sizeof to;
+  int closed = socket(AF_INET, SOCK_DGRAM, 0);
+  assert_int_equal(bind(closed, (struct sockaddr *)&to, sizeof to), 0);
+  assert_int_equal(getsockname(closed, (struct sockaddr *)&to, &length), 0);
+  close(closed);
+  world->device = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+  assert_int_equal(connect(world->device, (struct sockaddr *)&to, sizeof to), 0);
+  assert_int_equal(io_tun_watch(world->world.io, world->device, false, &world->memory, &callbacks, world), 0);
+  assert_int_equal(send(world->device, "", 1, 0), 1);
+  RUN_UNTIL(&world->world, world->result < 0);
+  assert_int_equal(world->result, UV_ECONNREFUSED);
+}
+
 static void close_device(device_world *world) {
   io_tun_close(world->world.io, world->device);
   assert_int_equal(world->released, 1);
@@ -195,6 +217,7 @@ int device_tests(void) {
       TEST(packets_of_either_memory_are_written_and_rows_that_lie_are_dropped),
       cmocka_unit_test_setup_teardown(a_family_precedes_each_packet_both_ways, set_up_with_families, tear_down),
       TEST(a_device_that_is_gone_is_reported_once),
+      TEST(a_device_that_fails_is_reported_with_its_own_error),
       TEST(a_device_may_close_within_its_call),
       TEST(the_context_may_end_within_the_call_of_a_device_of_each_class),
       TEST(memory_that_is_too_small_is_refused),

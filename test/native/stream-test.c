@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #ifdef __linux__
 #include <linux/net_tstamp.h>
 #endif
@@ -10,6 +11,7 @@
 
 #include "../../native/io/stream.h"
 #include "../../native/io/tcp.h"
+#include "../../native/io/tcp/stream-state.h"
 #include "world.h"
 
 #define MUCH (8 << 20)
@@ -312,6 +314,63 @@ static void an_error_condition_does_not_end_who_is_paused_and_waits_to_write(voi
   assert_int_equal(server->result, 1);
 }
 
+// Fills a paused stream, whose peer reads nothing, until it waits to write. Returns how much it took.
+static size_t fill(stream_world *world, end *end) {
+  io_loop *io = world->world.io;
+  uint8_t *bytes = calloc(1, MUCH);
+  io_stream_pause(io, world->client.descriptor, true);
+  size_t written = (size_t)io_stream_write(io, end->descriptor, bytes, MUCH, false);
+  assert_true(written > 0 && written < MUCH);
+  free(bytes);
+  return written;
+}
+
+static void an_unreachable_host_does_not_end_who_is_paused_and_outlives_it(void **state) {
+  stream_world *world = *state;
+  end *server = &world->server;
+  io_stream_pause(world->world.io, server->descriptor, true);
+  set_timestamps(server->descriptor, EACH_SEND);
+  write_text(server, "noted");
+  size_t written = fill(world, server);
+  if (!report_unreachable(server->descriptor)) skip();
+  assert_true(has_error_condition(server->descriptor));
+  assert_true(idle_turns(world) < 20);
+  assert_int_equal(server->result, 1);
+  io_stream_pause(world->world.io, world->client.descriptor, false);
+  RUN_UNTIL(&world->world, world->client.received == written + 5);
+  assert_int_equal(server->result, 1);
+}
+
+// The kernel then reports such an error at once, by the next call, although the connection goes on.
+static bool report_at_once(end *end) {
+  int on = 1;
+  assert_int_equal(setsockopt(end->descriptor, IPPROTO_IP, IP_RECVERR, &on, sizeof on), 0);
+  return report_unreachable(end->descriptor);
+}
+
+static void an_unreachable_host_that_the_kernel_reports_at_once_ends_neither_reading_nor_writing(void **state) {
+  stream_world *world = *state;
+  end *server = &world->server;
+  if (!report_at_once(server)) skip();
+  assert_true(has_error_condition(server->descriptor));
+  write_text(server, "written");
+  RUN_UNTIL(&world->world, world->client.received == 7);
+  report_at_once(server);
+  assert_true(idle_turns(world) < 20);
+  write_text(&world->client, "read");
+  RUN_UNTIL(&world->world, server->received == 4);
+  io_stream_pause(world->world.io, server->descriptor, true);
+  report_at_once(server);
+  assert_true(idle_turns(world) < 20);
+  assert_int_equal(server->result, 1);
+  size_t written = fill(world, server);
+  report_at_once(server);
+  assert_true(idle_turns(world) < 20);
+  assert_int_equal(server->result, 1);
+  io_stream_pause(world->world.io, world->client.descriptor, false);
+  RUN_UNTIL(&world->world, world->client.received == written + 7);
+}
+
 static void an_error_condition_does_not_hide_a_later_reset_from_who_is_paused(void **state) {
   stream_world *world = *state;
   io_stream_pause(world->world.io, world->server.descriptor, true);
@@ -337,6 +396,39 @@ static void the_loop_sleeps_after_an_error_condition_that_the_connection_outlive
   assert_int_equal(world->server.result, 1);
 }
 #endif
+
+// A poller in the place of libuv's, which reports an error condition again and again. Returns how often until the stream fails.
+static int conditions_until_it_fails(stream_world *world, end *end, int most) {
+  stream *stream = io_stream_of(world->world.io, end->descriptor);
+  uv_poll_cb on_ready = stream->watcher.poll.poll_cb;
+  uint8_t more = 0;
+  for (int i = 1; i <= most; i++) {
+    // Who had to wait writes again when it may.
+    if (stream->is_paused) io_stream_write(world->world.io, end->descriptor, &more, 1, false);
+    on_ready(&stream->watcher.poll, UV_EBADF, 0);
+    if (end->result < 0) return i;
+  }
+  return 0;
+}
+
+static void an_error_condition_that_nothing_explains_does_not_keep_the_loop_busy(void **state) {
+  stream_world *world = *state;
+  end *client = &world->client, *server = &world->server;
+  stream *stream = io_stream_of(world->world.io, client->descriptor);
+  // Each event of another kind shows that the connection goes on.
+  for (int i = 0; i < 10; i++) {
+    assert_int_equal(conditions_until_it_fails(world, client, 50), 0);
+    stream->watcher.poll.poll_cb(&stream->watcher.poll, 0, UV_READABLE);
+  }
+  assert_true(conditions_until_it_fails(world, client, 100) > 0);
+  assert_int_equal(client->result, UV_EIO);
+  uint8_t *bytes = calloc(1, MUCH);
+  io_stream_pause(world->world.io, server->descriptor, true);
+  assert_true(io_stream_write(world->world.io, server->descriptor, bytes, MUCH, false) < MUCH);
+  free(bytes);
+  assert_true(conditions_until_it_fails(world, server, 100) > 0);
+  assert_int_equal(server->result, UV_EIO);
+}
 
 static void close_within(end *end, ssize_t count) {
   (void)count;
@@ -458,9 +550,12 @@ int stream_tests(void) {
       TEST(the_loop_sleeps_while_a_stream_is_paused_or_both_sides_have_ended),
 #ifdef __linux__
       TEST(an_error_condition_does_not_end_who_is_paused_and_waits_to_write),
+      TEST(an_unreachable_host_does_not_end_who_is_paused_and_outlives_it),
+      TEST(an_unreachable_host_that_the_kernel_reports_at_once_ends_neither_reading_nor_writing),
       TEST(an_error_condition_does_not_hide_a_later_reset_from_who_is_paused),
       TEST(the_loop_sleeps_after_an_error_condition_that_the_connection_outlives),
 #endif
+      TEST(an_error_condition_that_nothing_explains_does_not_keep_the_loop_busy),
       TEST(a_stream_may_close_within_its_call),
       TEST(a_released_descriptor_is_open_and_the_caller_s),
       TEST(the_context_may_end_within_the_call),

@@ -1,9 +1,18 @@
 #include "world.h"
 
+#include <arpa/inet.h>
 #include <dirent.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
+
+#ifdef __linux__
+#include <linux/sockios.h>
+#endif
 
 int count_descriptors(void) {
   int count = 0;
@@ -81,5 +90,49 @@ void set_timestamps(int descriptor, int flags) {
 bool has_error_condition(int descriptor) {
   struct pollfd descriptors = {.fd = descriptor};
   return poll(&descriptors, 1, 0) == 1 && (descriptors.revents & POLLERR) != 0;
+}
+
+// The number of the next byte that TCP sends.
+static bool next_number(int descriptor, uint32_t *number) {
+  int on = 1, off = -1, send_queue = 2, unsent = 0;
+  socklen_t length = sizeof *number;
+  if (setsockopt(descriptor, IPPROTO_TCP, TCP_REPAIR, &on, sizeof on) != 0) return false;
+  assert_int_equal(setsockopt(descriptor, IPPROTO_TCP, TCP_REPAIR_QUEUE, &send_queue, sizeof send_queue), 0);
+  assert_int_equal(getsockopt(descriptor, IPPROTO_TCP, TCP_QUEUE_SEQ, number, &length), 0);
+  // Without a window probe.
+  assert_int_equal(setsockopt(descriptor, IPPROTO_TCP, TCP_REPAIR, &off, sizeof off), 0);
+  assert_int_equal(ioctl(descriptor, SIOCOUTQNSD, &unsent), 0);
+  *number -= (uint32_t)unsent;
+  return true;
+}
+
+bool report_unreachable(int descriptor) {
+  struct sockaddr_in own, peer;
+  socklen_t own_bytes = sizeof own, peer_bytes = sizeof peer;
+  uint32_t number;
+  int icmp = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMP);
+  if (icmp < 0) return false;
+  if (!next_number(descriptor, &number)) {
+    close(icmp);
+    return false;
+  }
+  assert_int_equal(getsockname(descriptor, (struct sockaddr *)&own, &own_bytes), 0);
+  assert_int_equal(getpeername(descriptor, (struct sockaddr *)&peer, &peer_bytes), 0);
+  // Destination unreachable, host; the header of an IPv4 packet; ports and the sequence number.
+  uint8_t message[8 + 20 + 8] = {3, 1, [8] = 0x45, [8 + 3] = 40, [8 + 8] = 64, [8 + 9] = IPPROTO_TCP};
+  memcpy(message + 8 + 12, &own.sin_addr, 4);
+  memcpy(message + 8 + 16, &peer.sin_addr, 4);
+  memcpy(message + 28, &own.sin_port, 2);
+  memcpy(message + 30, &peer.sin_port, 2);
+  uint32_t wire = htonl(number);
+  memcpy(message + 32, &wire, 4);
+  uint32_t sum = 0;
+  for (size_t i = 0; i < sizeof message; i += 2) sum += (uint32_t)(message[i] << 8 | message[i + 1]);
+  while (sum >> 16 != 0) sum = (sum & 0xffff) + (sum >> 16);
+  message[2] = (uint8_t)(~sum >> 8);
+  message[3] = (uint8_t)~sum;
+  assert_int_equal(sendto(icmp, message, sizeof message, 0, (struct sockaddr *)&own, sizeof own), sizeof message);
+  close(icmp);
+  return true;
 }
 #endif

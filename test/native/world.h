@@ -59,6 +59,10 @@ int count_descriptors(void);
 // records wait to be read.
 void set_timestamps(int descriptor, int flags);
 bool has_error_condition(int descriptor);
+
+// Tells the kernel by ICMP that the host at the other end of a TCP connection over 127.0.0.1 is unreachable. Returns false without
+// the permission to do so.
+bool report_unreachable(int descriptor);
 #endif
 
 int udp_tests(void);

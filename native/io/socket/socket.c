@@ -9,6 +9,7 @@
 #ifndef _WIN32
 #include <fcntl.h>
 #include <net/if.h>
+#include <netinet/tcp.h>
 #include <unistd.h>
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
@@ -102,14 +103,62 @@ int io_unix_address(const char *path, struct sockaddr_un *result) {
 }
 #endif
 
+#ifdef __linux__
+int io_socket_tcp_state(int socket) {
+  struct tcp_info info;
+  socklen_t length = sizeof info;
+  return getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 ? info.tcpi_state : -1;
+}
+#endif
+
+bool io_socket_outlives(uv_os_sock_t socket, int error) {
+#ifdef __linux__
+  // Those of ICMP (ip(7), IP_RECVERR).
+  switch (error) {
+    case -EHOSTUNREACH:
+    case -ENETUNREACH:
+    case -EHOSTDOWN:
+    case -ENONET:
+    case -ECONNREFUSED:
+    case -EPROTO:
+    case -ENOPROTOOPT:
+    case -EOPNOTSUPP:
+    case -EMSGSIZE:
+    case -EACCES: {
+      int state = io_socket_tcp_state(socket);
+      return state >= 0 && state != TCP_CLOSE;
+    }
+    default:
+      return false;
+  }
+#else
+  (void)socket, (void)error;
+  return false;
+#endif
+}
+
+#ifndef _WIN32
+// Whether a call that has failed is to be repeated. An error that the connection outlives is taken by the call that reports it; one that
+// comes again has another cause.
+static bool goes_on(uv_os_sock_t socket, bool *is_again) {
+  int error = errno;
+  if (error == EINTR) return true;
+  bool result = !*is_again && io_socket_outlives(socket, -error);
+  *is_again = true;
+  errno = error;
+  return result;
+}
+#endif
+
 ssize_t io_socket_read(uv_os_sock_t socket, uint8_t *to, size_t bytes) {
 #ifdef _WIN32
   int count = recv(socket, (char *)to, bytes > INT_MAX ? INT_MAX : (int)bytes, 0);
   return count < 0 ? io_socket_error() : count;
 #else
   ssize_t count;
+  bool is_again = false;
   do count = recv(socket, to, bytes, MSG_DONTWAIT);
-  while (count < 0 && errno == EINTR);
+  while (count < 0 && goes_on(socket, &is_again));
   return count < 0 ? -errno : count;
 #endif
 }
@@ -120,8 +169,9 @@ ssize_t io_socket_write(uv_os_sock_t socket, const uint8_t *from, size_t bytes) 
   return count < 0 ? io_socket_error() : count;
 #else
   ssize_t count;
+  bool is_again = false;
   do count = send(socket, from, bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
-  while (count < 0 && errno == EINTR);
+  while (count < 0 && goes_on(socket, &is_again));
   return count < 0 ? -errno : count;
 #endif
 }

@@ -37,7 +37,15 @@ int io_socket_restrict(uv_os_sock_t socket, int family, const char *interface_na
 int io_unix_address(const char *path, struct sockaddr_un *result);
 #endif
 
-// Reads or writes as much as possible at once. Returns the count, or a negative system error.
+#ifdef __linux__
+// The state of a TCP connection (TCP_… of netinet/tcp.h); -1 if it is none.
+int io_socket_tcp_state(int socket);
+#endif
+
+// Whether a TCP connection goes on after an error that a call has reported and thereby taken: one of ICMP, on Linux with IP_RECVERR.
+bool io_socket_outlives(uv_os_sock_t socket, int error);
+
+// Reads or writes as much as possible at once. Returns the count, or the negative system error that has ended the connection, or UV_EAGAIN.
 ssize_t io_socket_read(uv_os_sock_t socket, uint8_t *to, size_t bytes);
 ssize_t io_socket_write(uv_os_sock_t socket, const uint8_t *from, size_t bytes);
 

@@ -29,16 +29,26 @@ static void give_up(attempt *attempt) {
   io_watcher_release(&attempt->watcher);
 }
 
+// Why an attempt has failed; 0 if it has not. The status of a poll says only that there is an error condition, and SO_ERROR may be an
+// ICMP error that a TCP connection has outlived, or one of a Unix socket that has failed since.
+static int error_of(uv_os_sock_t socket) {
+  struct sockaddr_storage peer;
+  int code = 0;
+  socklen_t code_bytes = sizeof code, peer_bytes = sizeof peer;
+  if (getsockopt(socket, SOL_SOCKET, SO_ERROR, (void *)&code, &code_bytes) != 0) return io_socket_error();
+  bool has_peer = getpeername(socket, (struct sockaddr *)&peer, &peer_bytes) == 0;
+  bool is_ip = has_peer && (peer.ss_family == AF_INET || peer.ss_family == AF_INET6);
+  if (code != 0) return is_ip ? 0 : uv_translate_sys_error(code);
+  // Without an error, somebody else has taken it: what connect() itself says then.
+  return has_peer ? 0 : UV_ECONNABORTED;
+}
+
 static void on_connected(uv_poll_t *poll, int status, int events) {
-  (void)events;
+  (void)status, (void)events;
   attempt *attempt = poll->data;
   watcher *watcher = &attempt->watcher;
-  int fd = watcher->fd, code = 0;
-  socklen_t length = sizeof code;
-  int error = getsockopt((uv_os_sock_t)fd, SOL_SOCKET, SO_ERROR, (void *)&code, &length) != 0
-                  ? io_socket_error()
-                  : uv_translate_sys_error(code);
-  if (error == 0 && status < 0) error = status;
+  int fd = watcher->fd;
+  int error = error_of((uv_os_sock_t)fd);
   end_attempt(attempt);
   if (error != 0) io_socket_close((uv_os_sock_t)fd);
   attempt->callbacks->done(watcher->user_data, error == 0 ? fd : error);

@@ -20,6 +20,8 @@ typedef struct stream {
   bool is_paused;
   // FAILURE has another cause: urgent data, or the end of both directions. The system would report it repeatedly.
   bool is_deaf;
+  // How often in a row there was an error condition of which nothing was found.
+  uint8_t conditions;
   // Not everything that the caller wrote was sent.
   bool is_full;
   // The caller writes again soon, and that write acknowledges what was read.

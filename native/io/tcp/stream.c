@@ -24,6 +24,8 @@
 // CPU time; longer reads are those of a flood, in which the system acknowledges by itself.
 #define ACKNOWLEDGED_BYTES 16384
 #define MAX_INDEX (1 << 24)
+// A stream fails after this many error conditions in a row that nothing explains: they would keep the loop busy.
+#define MAX_CONDITIONS 64
 // The event to watch for on a stream that neither reads nor has anything to write. epoll always reports a connection that fails, but only
 // for descriptors that it watches.
 #ifdef __linux__
@@ -91,8 +93,18 @@ static void acknowledge(stream *stream) {
 }
 
 // Takes the error of a connection that has failed, which the system then clears; 0 for none.
-static int take_error(stream *stream) {
+static int take_error(const stream *stream) {
   int code = 0;
+#ifdef __linux__
+  // SO_ERROR of a TCP connection may also be an ICMP error that it outlives, unlike what a write of nothing reports and takes.
+  if (io_socket_tcp_state(stream->watcher.fd) >= 0) {
+    uint8_t nothing = 0;
+    ssize_t written = io_socket_write((uv_os_sock_t)stream->watcher.fd, &nothing, 0);
+    bool has_failed = io_socket_tcp_state(stream->watcher.fd) == TCP_CLOSE;
+    if (!has_failed || written >= 0 || written == UV_EAGAIN) return 0;
+    return written == UV_EPIPE && stream->is_finished ? 0 : (int)written;
+  }
+#endif
   socklen_t length = sizeof code;
   getsockopt((uv_os_sock_t)stream->watcher.fd, SOL_SOCKET, SO_ERROR, (void *)&code, &length);
   return code == 0 ? 0 : uv_translate_sys_error(code);
@@ -147,13 +159,14 @@ static void look_for_failure(stream *stream) {
   int error = 0;
   int count = stream->has_ended ? 0 : (int)recv((uv_os_sock_t)stream->watcher.fd, &byte, 1, MSG_PEEK);
   if (count < 0) error = io_socket_error();
+  bool is_outlived = error != 0 && io_socket_outlives((uv_os_sock_t)stream->watcher.fd, error);
   if (count == 0) error = take_error(stream);
-  if (error == UV_EAGAIN || error == UV_EINTR) error = 0;
+  if (error == UV_EAGAIN || error == UV_EINTR || is_outlived) error = 0;
   if (error != 0) {
     report_error(stream, error);
     return;
   }
-  if (!drain_error_queue(stream)) stream->is_deaf = true;
+  if (!drain_error_queue(stream) && !is_outlived) stream->is_deaf = true;
   watch(stream);
 }
 
@@ -271,6 +284,7 @@ static bool read_once(stream *stream) {
 
 static void on_ready(uv_poll_t *poll, int status, int events) {
   stream *stream = poll->data;
+  if (status >= 0) stream->conditions = 0;
   bool is_quiet = stream->is_paused || stream->has_ended;
   if (is_quiet && !waits_to_write(stream)) {
     look_for_failure(stream);
@@ -285,7 +299,10 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
       report_error(stream, error);
       return;
     }
-    drain_error_queue(stream);
+    if (!drain_error_queue(stream) && ++stream->conditions > MAX_CONDITIONS) {
+      report_error(stream, UV_EIO);
+      return;
+    }
     // libuv has stopped watching. Reading reports an error after the bytes that arrived before it.
     watch(stream);
     events = is_quiet ? UV_WRITABLE : UV_READABLE;

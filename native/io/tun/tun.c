@@ -51,14 +51,15 @@ tun *io_tun_of(io_loop *loop, int descriptor) {
   return found;
 }
 
-// Reads what the device has, unless there is an error already. In bulk, a device that had something, but not more than can be
-// read at once, is then held.
+static void on_readable(uv_poll_t *poll, int status, int events);
+
+// Reads what the device has. In bulk, a device that had something, but not more than can be read at once, is then held.
 static void read_all(tun *tun, int status) {
   const io_tun_memory *memory = &tun->memory;
   uv_poll_t *poll = &tun->watcher.poll;
   size_t header = tun->has_family ? FAMILY_BYTES : 0;
   size_t at = 0, count = 0;
-  int error = status;
+  int error = 0;
   while (error == 0 && count < memory->capacity && at + IO_TUN_SLOT_BYTES <= memory->arena_bytes) {
     ssize_t length = read(tun->watcher.fd, memory->arena + at, IO_TUN_SLOT_BYTES);
     if (length < 0) {
@@ -76,6 +77,11 @@ static void read_all(tun *tun, int status) {
     memory->lengths[count] = (int32_t)((size_t)length - header);
     count++;
     at += ((size_t)length + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
+  }
+  if (status < 0 && error == 0) {
+    // libuv has stopped watching, and its status says only that there is an error condition, which reading has not found.
+    if (count == 0) error = status;
+    else uv_poll_start(poll, UV_READABLE, on_readable);
   }
   // The device is gone, or down for good; reported once, after its last packets.
   if (error != 0) uv_poll_stop(poll);
