@@ -13,7 +13,9 @@
  *   load open  PORT SIZE SECONDS RATE BURST    one socket at a fixed rate, and what comes back; round trips in
  *                                              microseconds
  *   load ping  PORT SIZE COUNT                 one outstanding; microseconds
- *   load hold  PORT SIZE SOCKETS RATE          one datagram from each socket, then keeps the sockets until SIGTERM
+ *   load hold  PORT SIZE SOCKETS RATE          one datagram from each socket, then keeps the sockets until SIGTERM; RATE 0:
+ *                                              the next one as soon as fewer than 64 are unanswered; microseconds to
+ *                                              each answer
  *   load with-parent COMMAND ...               runs a command that is killed when its parent ends
  *
  * PORT may be ADDRESS:PORT, and for flood and open ADDRESS:PORT@SOCKS: through a SOCKS5 server on that port of 127.0.0.1.
@@ -33,6 +35,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -465,20 +468,46 @@ static int flood(size_t size, int sockets, double seconds, double rate, int burs
   return 0;
 }
 
+/* What has no answer after a second is lost. */
+static void send_as_answered(int *fds, uint8_t *bytes, size_t size, int sockets) {
+  struct epoll_event events[BATCH];
+  int poller = epoll_create1(0), sent = 0;
+  uint64_t lost = 0;
+  for (int i = 0; i < sockets; i++) {
+    struct epoll_event wanted = {.events = EPOLLIN, .data.fd = fds[i]};
+    if (epoll_ctl(poller, EPOLL_CTL_ADD, fds[i], &wanted) < 0) die("epoll_ctl");
+  }
+  while (!stopped && (sent < sockets || count + lost < (uint64_t)sent)) {
+    for (; sent < sockets && (uint64_t)sent < count + lost + BATCH; sent++) {
+      fill(bytes, size, (uint32_t)sent, 0);
+      if (send(fds[sent], bytes, size, 0) < 0) perror("send");
+    }
+    int ready = epoll_wait(poller, events, BATCH, 1000);
+    for (int i = 0; i < ready; i++) take_answers(events[i].data.fd, 0);
+    if (ready == 0) lost = (uint64_t)sent - count;
+  }
+  close(poller);
+}
+
 static int hold(size_t size, int sockets, double rate) {
   int *fds = connected_sockets(sockets);
   prepare_checks();
   prepare_answers(size);
   uint8_t *bytes = calloc(1, size);
   if (!bytes) die("calloc");
-  struct timespec pause = {0, (long)(1e9 / rate)};
-  for (int i = 0; i < sockets && !stopped; i++) {
-    fill(bytes, size, (uint32_t)i, 0);
-    if (send(fds[i], bytes, size, 0) < 0) perror("send");
-    nanosleep(&pause, NULL);
+  uint64_t begin = now_ns();
+  if (rate == 0) send_as_answered(fds, bytes, size, sockets);
+  else {
+    struct timespec pause = {0, (long)(1e9 / rate)};
+    for (int i = 0; i < sockets && !stopped; i++) {
+      fill(bytes, size, (uint32_t)i, 0);
+      if (send(fds[i], bytes, size, 0) < 0) perror("send");
+      nanosleep(&pause, NULL);
+    }
+    for (int i = 0; i < sockets && !stopped; i++) take_answers(fds[i], i == 0 ? 500000000u : 0);
   }
-  for (int i = 0; i < sockets && !stopped; i++) take_answers(fds[i], i == 0 ? 500000000u : 0);
-  printf("{\"sent\":%d,\"answered\":%llu}\n", sockets, (unsigned long long)count);
+  print_checked(begin, now_ns());
+  printf(",\"sent\":%d}\n", sockets);
   fflush(stdout);
   while (!stopped) poll(NULL, 0, 1000);
   return 0;
@@ -581,7 +610,7 @@ int main(int argc, char **argv) {
     if (argc == 7 && strcmp(mode, "open") == 0 && atof(argv[5]) > 0 && atoi(argv[6]) > 0)
       return flood(size, 1, atof(argv[4]), atof(argv[5]), atoi(argv[6]), 1);
     if (argc == 5 && strcmp(mode, "ping") == 0 && number > 0 && !socks_port) return ping(size, number);
-    if (argc == 6 && strcmp(mode, "hold") == 0 && !socks_port && number > 0 && number <= MAX_FLOWS && atof(argv[5]) > 1)
+    if (argc == 6 && strcmp(mode, "hold") == 0 && !socks_port && number > 0 && number <= MAX_FLOWS && (atof(argv[5]) > 1 || strcmp(argv[5], "0") == 0))
       return hold(size, number, atof(argv[5]));
   }
   fprintf(stderr, "usage: load sink|echo SECONDS [ADDRESS] | flood PORT SIZE SOCKETS SECONDS RATE BURST |\n"

@@ -48,11 +48,17 @@ export function ping(to, size, count) {
   return json(undefined, [LOAD, "ping", to, size, count]);
 }
 
-/** Sends one datagram from each of several sockets, which stay open. @param {number} port @param {number} sockets @param {number} perSecond */
+/**
+ * Sends one datagram from each of several sockets, which stay open; delays of the answers in µs.
+ *
+ * @param {number} port @param {number} sockets @param {number} perSecond  0: the next one as soon as fewer than 64 are unanswered
+ * @returns {Promise<Taken & { answered: number, stop: () => void }>}
+ */
 export async function hold(port, sockets, perSecond) {
   const child = start(LOAD, ["hold", port, 64, sockets, perSecond].map(String));
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const { value } = await lines.next();
   if (value === undefined) throw new Error(`load hold ${sockets} failed`);
-  return { answered: Number(JSON.parse(value).answered), stop: () => child.kill("SIGTERM") };
+  const taken = JSON.parse(value);
+  return { ...taken, answered: taken.count, stop: () => child.kill("SIGTERM") };
 }

@@ -26,18 +26,22 @@ export const LOSS_LIMIT = 0.001;
 export const EQUAL_RATE = 60_000;
 const OURS = "underpass";
 const WARM_UP = { size: 1200, sockets: 1, burst: 1, rate: 50_000, seconds: 0.6 };
+/** A flood makes other code hot, which the engine has not compiled yet. */
 const FLOOD_WARM_UP = { size: 1200, sockets: 1, burst: 64, rate: 0, seconds: 0.6 };
+/** So does one of many associations. It comes after all others, because a session with many has no shortcuts for minutes. */
+const MANY = 1_000;
+const MANY_WARM_UP = { ...FLOOD_WARM_UP, sockets: MANY, burst: 16 };
 /** Time after which a tunnel's queues are empty. */
 const DRAIN_MS = 120;
 
-/** @param {Subject[]} subjects @param {"sink" | "echo"} mode @param {(lanes: Lane[]) => Promise<void>} use */
-async function withTunnels(subjects, mode, use) {
+/** @param {Subject[]} subjects @param {"sink" | "echo"} mode @param {(lanes: Lane[]) => Promise<void>} use @param {number} [associations]  bound */
+async function withTunnels(subjects, mode, use, associations) {
   /** @type {Lane[]} */
   const lanes = [];
   try {
     for (const subject of subjects) {
       const target = await startTarget(mode);
-      lanes.push({ subject, target, tunnel: await subject.start(target.port) });
+      lanes.push({ subject, target, tunnel: await subject.start(target.port, associations) });
     }
     for (const { subject, tunnel } of lanes) {
       if (subject === BARE) continue;
@@ -108,18 +112,24 @@ export async function measureFlood({ subjects, rounds, seconds, isQuick, record 
         ),
         // Compares many associations with one at the same burst.
         [1200, 1, 16, false],
-        ...[64, 1000].flatMap((sockets) =>
+        ...[64, MANY].flatMap((sockets) =>
           [16, 1].map((burst) => /** @type {Case} */ ([1200, sockets, burst, false])),
         ),
       ];
   for (let round = 0; round < rounds; round++) {
     await withTunnels(besideBare(subjects, round), "sink", async (lanes) => {
-      // A flood makes other code hot, which the engine has not compiled yet.
       for (const lane of lanes) if (lane.subject !== BARE) await oneWay(lane, FLOOD_WARM_UP);
+      let areManyWarm = false;
       for (const [size, sockets, burst, isForAll] of cases) {
-        for (const lane of lanes) {
-          const { name, isBuild } = lane.subject;
-          if (!isForAll && !isBuild && name !== OURS && name !== BARE.name) continue;
+        const measured = lanes.filter(
+          ({ subject }) => isForAll || subject.isBuild || [OURS, BARE.name].includes(subject.name),
+        );
+        if (sockets === MANY && !areManyWarm) {
+          for (const lane of measured) if (lane.subject !== BARE) await oneWay(lane, MANY_WARM_UP);
+          areManyWarm = true;
+        }
+        for (const lane of measured) {
+          const { name } = lane.subject;
           const result = await oneWay(lane, { size, sockets, burst, rate: 0, seconds });
           record({ measure: "flood", subject: name, round, ...result });
         }
@@ -274,6 +284,7 @@ export async function measurePing({ subjects, rounds, isQuick, record }) {
 const HELD = [0, 1_000, 10_000];
 const HOLD_PER_SECOND = 2_500;
 const SETTLE_MS = 1_000;
+const ASSOCIATIONS_OF_SET_UP = 2 * Number(HELD.at(-1)) * cpus().length;
 
 /** Resident memory of both ends, by associations. @param {Plan} plan */
 export async function measureMemory({ subjects, rounds, isQuick, record, note }) {
@@ -313,6 +324,37 @@ export async function measureMemory({ subjects, rounds, isQuick, record, note })
   }
 }
 
+/** New associations: the time to the answer of each one's first datagram. @param {Plan} plan */
+export async function measureSetUp({ subjects, rounds, isQuick, record }) {
+  const limit = descriptorLimit();
+  const counts = HELD.filter((count) => count > 0 && count + 1_500 <= limit && !(isQuick && count > 1_000));
+  const answering = subjects.filter(({ isTwoWay }) => isTwoWay);
+  for (let round = 0; round < rounds; round++) {
+    await withTunnels(
+      besideBare(answering, round),
+      "echo",
+      async (lanes) => {
+        for (const associations of counts) {
+          for (const { subject, tunnel } of lanes) {
+            const ends = [tunnel.local, tunnel.server];
+            const before = ends.map((pid) => (pid === undefined ? 0 : cpuNs(pid)));
+            const { stop, answered, ...taken } = await hold(tunnel.port, associations, 0);
+            await sleep(DRAIN_MS);
+            const [localUs, serverUs] = ends.map((pid, end) =>
+              pid === undefined ? 0 : (cpuNs(pid) - before[end]) / 1000 / associations,
+            );
+            stop();
+            const perSecond = answered / taken.seconds;
+            const result = { associations, answered, perSecond, localUs, serverUs, ...taken };
+            record({ measure: "set-up", subject: subject.name, round, ...result });
+          }
+        }
+      },
+      ASSOCIATIONS_OF_SET_UP,
+    );
+  }
+}
+
 const COLD_SOCKETS = 64;
 /** Too few to make the engine compile anything. */
 const WAKE = { size: 1200, sockets: 1, burst: 1, rate: 50, seconds: 0.4 };
@@ -348,5 +390,6 @@ export const MEASURES = {
   ping: measurePing,
   capacity: measureCapacity,
   memory: measureMemory,
+  "set-up": measureSetUp,
   cold: measureCold,
 };

@@ -97,6 +97,11 @@ function describeRecord(record) {
     const [local, server] = [record.local, record.server].map((bytes) => format(bytes / 1e6, 1));
     return `${head} ${format(record.associations)} associations: local ${local} MB, server ${server} MB`;
   }
+  if (measure === "set-up") {
+    const [count, perSecond] = [record.associations, record.perSecond].map((value) => format(value));
+    const cpu = record.localUs > 0 ? `, CPU ${format(cpuUs(record), 1)} µs` : "";
+    return `${head} ${count} associations: ${format(record.answered)} answered, ${perSecond}/s${cpu}, p50 ${format(record.p50)} µs`;
+  }
   const wrong = record.corrupt + record.duplicate;
   const sockets = record.sockets > 1 ? `, ${format(record.sockets)} associations` : "";
   const rates = `offered ${format(record.offered)}/s, delivered ${format(record.delivered)}/s`;

@@ -129,6 +129,15 @@ function goals(records) {
       );
     }
   }
+  for (const peer of peers) {
+    for (const associations of distinct(select(records, { measure: "set-up" }), "associations")) {
+      const like = { measure: "set-up", associations };
+      const name = `new associations, ${format(associations)}`;
+      const perSecond = (/** @type {BenchRecord} */ record) => record.perSecond;
+      compare(`${name}: answered`, of(OURS, like, perSecond), "/s", peer, of(peer, like, perSecond), "-");
+      compare(`${name}: CPU of each`, of(OURS, like, cpuUs), " µs", peer, of(peer, like, cpuUs), "-");
+    }
+  }
   const { idle, each } = memoryOf(records, OURS);
   if (Number.isFinite(idle))
     rows.push(["memory, both ends, idle", `${format(idle / 1e6, 1)} MB`, "-", "-", "≤ 130 MB"]);
@@ -292,6 +301,15 @@ export function tables(records) {
       "local MB": MEGABYTES(({ local }) => local),
       "server MB": MEGABYTES(({ server }) => server),
       "both MB": MEGABYTES(({ local, server }) => local + server),
+    }),
+    table(records, "set-up", "New associations", ["associations"], {
+      answered: column("answered"),
+      "answered/s": column("perSecond"),
+      "p50 µs": column("p50"),
+      "p99 µs": column("p99"),
+      "local µs": column("localUs", 1),
+      "server µs": column("serverUs", 1),
+      "both µs": (runs) => format(median(runs.map(cpuUs)), 1),
     }),
     table(records, "cold", "The first 2 s after the start, 64 associations, 1,200 bytes", ["rate"], {
       ...carried,
