@@ -15,10 +15,10 @@ const MOST_LANES = 16;
 const NEAR_MS = 2;
 const FAR_MS = 10;
 /**
- * Samples in agreement that are needed, because a busy machine delays single ones. Two very long ones are enough, to save time. A session
- * with receipts takes more, because the first round trips of a client that has just started take several milliseconds.
+ * Samples in agreement that are needed, because both ends answer late while they start or the machine is busy. Very long ones count
+ * twice; where the session has receipts already, two of them are enough, because then nothing changes.
  */
-const SAMPLES = { withReceipts: 20, without: 5 };
+const NEEDED_SAMPLES = 20;
 const VERY_FAR_MS = 30;
 /** How often lanes must have become late before the count grows, and how long the last additions get to take effect. */
 const GROW_LATES = 2;
@@ -64,10 +64,10 @@ export class LaneCount {
   /** Takes a round trip, in milliseconds. @returns true if {@link offersReceipts} has changed, so that a new session is needed */
   sample(roundTrip: number): boolean {
     if (!this.isSampling) return false;
-    const needed = this.offersReceipts ? SAMPLES.withReceipts : SAMPLES.without;
-    this.#samples += roundTrip < VERY_FAR_MS ? 1 : Math.ceil(needed / 2);
+    const ofVeryFar = this.offersReceipts ? NEEDED_SAMPLES / 2 : 2;
+    this.#samples += roundTrip < VERY_FAR_MS ? 1 : ofVeryFar;
     const isNear = roundTrip < (this.offersReceipts ? NEAR_MS : FAR_MS);
-    this.#isDecided = isNear || this.#samples >= needed;
+    this.#isDecided = isNear || this.#samples >= NEEDED_SAMPLES;
     if (!this.#isDecided || isNear !== this.offersReceipts) return false;
     this.offersReceipts = !this.offersReceipts;
     return true;
