@@ -51,6 +51,11 @@ export class ClientDscp {
     return true;
   }
 
+  /** Whether the server knows the DSCP of an association. */
+  isKnown(association: number): boolean {
+    return this.#told[association] === this.#current[association];
+  }
+
   /** @returns true if the server has a different value and must get this one, which then counts as sent */
   takeTold(association: number): boolean {
     const before = this.#told[association];

@@ -248,7 +248,14 @@ export class ClientFlows {
    *
    * @param lanes  where the association has just been registered; by default, lanes on which the server certainly knows it
    */
-  updateTraits(association: number, lanes = this.#lanesOfKnown(association)): void {
+  updateTraits(association: number, lanes?: number): void {
+    const { latency, dscp } = this.#parts;
+    // Most associations keep what they begin with.
+    if (latency.isKnown(association) && dscp.isKnown(association)) return;
+    this.#tellTraits(association, lanes ?? this.#lanesOfKnown(association));
+  }
+
+  #tellTraits(association: number, lanes: number): void {
     const { associations, latency, dscp, outputs } = this.#parts;
     if (latency.takeShown(association)) outputs.push({ kind: "latency", association });
     // A server that does not have it is informed by register().

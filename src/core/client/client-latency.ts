@@ -92,6 +92,12 @@ export class ClientLatency {
     return this.#fallback;
   }
 
+  /** Whether the host and the server know the class of an association. */
+  isKnown(association: number): boolean {
+    const latency = this.of(association);
+    return this.#shown[association] === latency && this.#told[association] === latency;
+  }
+
   /** @returns true if the host knows a different class and must get this one, which then counts as known */
   takeShown(association: number): boolean {
     const before = this.#shown[association];

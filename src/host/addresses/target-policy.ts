@@ -1,7 +1,7 @@
 import type { TargetRule } from "../../core/target-rule.ts";
 import { isWithin, parseTargetRule } from "../../core/target-rule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
-import { ATYP_DOMAIN, addressPort } from "../../wire/socket-address.ts";
+import { ATYP_DOMAIN, addressPort, sameBytes } from "../../wire/socket-address.ts";
 
 /** NAT64 (RFC 6052), judged as the IPv4 target in its last four bytes. */
 const NAT64 = mustParse("64:ff9b::/96");
@@ -40,6 +40,9 @@ const DEFAULT_DENIED = [
 export class TargetPolicy {
   readonly #allow: readonly TargetRule[];
   readonly #deny: readonly TargetRule[];
+  /** The last target that was judged: many associations in a row have the same one, such as a resolver. */
+  #last: AddressBytes | undefined;
+  #permitsLast = false;
 
   /** @param allow, deny  rules for {@link parseTargetRule}. @throws RangeError for invalid ones */
   constructor(allow: readonly string[], deny: readonly string[]) {
@@ -49,6 +52,15 @@ export class TargetPolicy {
 
   /** @param address  IPv4 or IPv6; domain names and port 0 are never permitted */
   permits(address: AddressBytes): boolean {
+    const last = this.#last;
+    if (last?.length !== address.length || !sameBytes(last, 0, address, 0, address.length)) {
+      this.#permitsLast = this.#judge(address);
+      this.#last = address.slice() as AddressBytes;
+    }
+    return this.#permitsLast;
+  }
+
+  #judge(address: AddressBytes): boolean {
     const port = addressPort(address);
     if (address[0] === ATYP_DOMAIN || port === 0) return false;
     const ip = address.subarray(1, -2);

@@ -18,6 +18,9 @@ const SEND_ROW_INTS = 7;
 const ADDRESS_BYTES = 19;
 const HEADER_ARENA_BYTES = 65_536;
 const NO_BYTES: Uint8Array = new Uint8Array(0);
+const ANY_HOSTS = { 4: "0.0.0.0", 6: "::" } as const;
+/** Port 0 of any host, for the sockets of associations, which are many. */
+const ANY_ADDRESSES = { 4: makeAddress(ANY_HOSTS[4], 0)!, 6: makeAddress(ANY_HOSTS[6], 0)! } as const;
 
 /** UDP over the native module: one call for everything that a turn of the loop receives, and one for everything it sends. */
 class NativeUdpIo implements UdpIo {
@@ -81,15 +84,15 @@ class NativeUdpIo implements UdpIo {
     const { family, host, port, reusePort, outgoing, tellsLocal, onBindError } = options;
     try {
       if (options.descriptor !== undefined) return this.#adopt(options.descriptor, options);
-      const bound = host ?? (family === 4 ? "0.0.0.0" : "::");
-      const address = scopedAddress(this.#native, bound, port);
-      const isAny = isUnspecified(makeAddress(splitZone(bound).ip, 0)!);
+      const isAnyPort = host === undefined && port === 0;
+      const bound = host ?? ANY_HOSTS[family];
+      const address = isAnyPort ? ANY_ADDRESSES[family] : scopedAddress(this.#native, bound, port);
       const id = this.#native.udpOpen(
         address,
         reusePort,
         UDP_BUFFER_BYTES,
         UDP_BUFFER_BYTES,
-        tellsLocal === true && isAny,
+        tellsLocal === true && isUnspecified(makeAddress(splitZone(bound).ip, 0)!),
       );
       if (outgoing !== undefined) this.#restrict(id, outgoing);
       if (options.onUnreachable !== undefined) this.#native.udpTellErrors?.(id);

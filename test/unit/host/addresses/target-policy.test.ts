@@ -184,4 +184,19 @@ describe("TargetPolicy with rules", () => {
     expect(permits(policy, "10.2.0.1", 54)).toBe(false);
     expect(permits(policy, "10.1.0.1")).toBe(false);
   });
+
+  it("judges each target by itself, whichever it has judged before", () => {
+    const policy = new TargetPolicy(["10.0.0.0/8"], ["9.9.9.9:53"]);
+    const address = makeAddress("10.0.0.1", 53)!;
+    for (let i = 0; i < 2; i++) {
+      expect(permits(policy, "9.9.9.9", 53)).toBe(false);
+      expect(permits(policy, "9.9.9.9", 54)).toBe(true);
+      expect(permits(policy, "11.0.0.1")).toBe(true);
+      expect(permits(policy, "127.0.0.1")).toBe(false);
+      expect(policy.permits(address)).toBe(true);
+    }
+    // Nothing is kept of the caller's memory.
+    address.set(makeAddress("127.0.0.1", 53)!);
+    expect(policy.permits(address)).toBe(false);
+  });
 });
