@@ -1,0 +1,133 @@
+import { describe, expect, it } from "vitest";
+import { Counters } from "../../../src/core/counters.ts";
+import { DatagramStore } from "../../../src/core/lanes/datagram-store.ts";
+import { FlowTable } from "../../../src/core/lanes/flow-table.ts";
+import { ANY_LANE } from "../../../src/core/lanes/lane-bits.ts";
+import { LaneScheduler } from "../../../src/core/lanes/scheduler.ts";
+import { MAX_RECEIPT_BYTES, ReceiptWriter, SEQUENCE_MODULUS } from "../../../src/wire/receipt.ts";
+import { seededIntegers } from "../random.ts";
+
+const LANES = 32;
+const QUEUE_BYTES = 100_000;
+const IN_FLIGHT_BYTES = 200_000;
+/** Bytes of a datagram, and of its bookkeeping. */
+const MOST = 1_500;
+const OUT = new Uint8Array(131_072);
+const RECEIPT_HEADER_BYTES = 6;
+
+/** An end whose peer confirms frames that were never sent, from any lane, by any clock, and numbers its datagrams as it likes. */
+class Attacked {
+  readonly counters = new Counters();
+  readonly store = new DatagramStore();
+  readonly scheduler = new LaneScheduler({
+    ...{ store: this.store, flows: new FlowTable(), counters: this.counters },
+    ...{ queueBytes: QUEUE_BYTES, inFlightBytes: IN_FLIGHT_BYTES, ageBudgetMs: 100 },
+  });
+  #now = 0;
+  #up = 0;
+  readonly #integer: (below: number) => number;
+  readonly #receipt = new Uint8Array(MAX_RECEIPT_BYTES);
+  readonly #writer = new ReceiptWriter();
+
+  constructor(seed: number) {
+    this.#integer = seededIntegers(seed);
+  }
+
+  step(): void {
+    const lane = this.#integer(LANES);
+    switch (this.#integer(8)) {
+      case 0:
+        this.#now += [0, 1, 20, 1_000, 1e7][this.#integer(5)] * this.#integer(3);
+        break;
+      case 1:
+        if ((this.#up & (1 << lane)) === 0) this.scheduler.laneUp(this.#now, lane, this.#integer(65_536));
+        else if (this.#integer(4) === 0) this.scheduler.laneDown(this.#now, lane);
+        else return;
+        this.#up ^= 1 << lane;
+        break;
+      case 2:
+      case 3:
+        this.#push(this.#integer(40));
+        break;
+      case 4:
+        this.#confirm();
+        break;
+      case 5:
+        this.#receive(lane);
+        break;
+      case 6:
+        this.scheduler.removeFlow(this.#integer(8));
+        break;
+      default:
+        this.scheduler.noteRoundTrip(this.#integer(10_000));
+    }
+    this.#turn();
+  }
+
+  #push(count: number): void {
+    const flow = this.#integer(8);
+    const length = this.#integer(MOST);
+    for (let i = 0; i < count; i++) {
+      this.scheduler.push(this.#now, flow, 2, ANY_LANE, new Uint8Array(MOST), 0, length);
+    }
+  }
+
+  #confirm(): void {
+    const bytes = this.#receipt;
+    this.#writer.begin(bytes, 0, this.#integer(0xffff_ffff));
+    for (let items = this.#integer(LANES); items > 0; items--) {
+      const age = this.#integer(2) === 0 ? 0x3fff_ffff : this.#integer(1_000);
+      this.#writer.add(this.#integer(256), this.#integer(65_536), age);
+    }
+    const end = this.#writer.end();
+    const cut = this.#integer(10) === 0 ? this.#integer(end - RECEIPT_HEADER_BYTES) : 0;
+    this.scheduler.handleReceipt(this.#now, bytes, RECEIPT_HEADER_BYTES, end - cut);
+  }
+
+  #receive(lane: number): void {
+    if ((this.#up & (1 << lane)) === 0) return;
+    const quic = new Uint8Array(MOST);
+    let sequence = this.#integer(SEQUENCE_MODULUS);
+    for (let left = this.#integer(30); left > 0; left--) {
+      quic[0] = 0x40 | this.#integer(64);
+      this.scheduler.noteFrame(this.#now, lane);
+      this.scheduler.accept(this.#now, sequence, this.#integer(8), 2, quic, 0, MOST);
+      sequence = (sequence + this.#integer(4)) % SEQUENCE_MODULUS;
+    }
+  }
+
+  #turn(): void {
+    const { scheduler } = this;
+    for (let left = 1_000; left > 0 && scheduler.peekReleased(this.#now) >= 0; left--) {
+      scheduler.takeReleased(OUT, 0);
+    }
+    for (let rounds = 0; rounds < 3; rounds++) {
+      const ready = scheduler.dispatch(this.#now);
+      expect(ready & ~this.#up).toBe(0);
+      for (let lane = 0; lane < LANES; lane++) {
+        if ((ready & (1 << lane)) !== 0)
+          expect(scheduler.fill(this.#now, lane, OUT, 0)).toBeLessThanOrEqual(OUT.length);
+      }
+    }
+    expect(scheduler.nextTimeout(this.#now)).not.toBeNaN();
+  }
+}
+
+describe("LaneScheduler", () => {
+  it.each([1, 2, 3, 4])(
+    "keeps its bounds and its state when receipts and numbers are made up (seed %i)",
+    (seed) => {
+      const attacked = new Attacked(seed);
+      let most = 0;
+      for (let i = 0; i < 3_000; i++) {
+        attacked.step();
+        most = Math.max(most, attacked.store.bytes);
+      }
+      expect(attacked.counters.datagramsOut).toBeGreaterThan(100);
+      // What waits, what is on lanes, and what is held for its order.
+      expect(most).toBeLessThanOrEqual(2 * QUEUE_BYTES + IN_FLIGHT_BYTES + 100 * MOST);
+      attacked.scheduler.close();
+      expect(attacked.store.bytes).toBe(0);
+    },
+  );
+});
