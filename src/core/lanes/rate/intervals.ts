@@ -9,6 +9,7 @@ import type { LaneSender } from "../sending/sender.ts";
 import type { SendingParts } from "../sending/sending-parts.ts";
 import type { SessionQueue } from "../session-queue.ts";
 import type { Demand } from "./demand.ts";
+import { CROWD } from "./demand-slack.ts";
 import type { Interval } from "./measures.ts";
 import type { Pacer } from "./pacer.ts";
 import type { PathDelay } from "./path-delay.ts";
@@ -139,6 +140,8 @@ export class RateIntervals {
     const rates = this.#rates;
     rates.tick(this.#interval);
     this.#pacer.rate = rates.rate;
+    const { lateShare, delivered, length } = this.#interval;
+    this.#pacer.judge(lateShare > CROWD && delivered > 0, length);
     if (rates.pause > 0) this.#pacer.pause(rates.pause);
     const isStart = rates.mode === "start";
     this.#choice.judge(rates.rate, !isStart);

@@ -13,12 +13,17 @@ const MAX_DEBT_MS = 20;
 const MIN_DEBT_BYTES = 5_000;
 /** Longest delay of a turn that is made up for at once (turn-delay.ts). The link's queue was shorter by as much meanwhile, or empty. */
 const MAX_CREDIT_MS = 30;
+/** That time while bursts make a short queue overflow, and the time over which this is forgotten. */
+const MIN_CREDIT_MS = 5;
+const FORGET_MS = 10_000;
 
 export class Pacer {
   /** Bytes per millisecond. */
   rate: number;
   #tokens = MIN_BURST_BYTES;
   #filledAt = 0;
+  /** The time of a late turn that is made up for. */
+  #creditMs = MAX_CREDIT_MS;
   #pausedUntil = 0;
 
   constructor(rate: number) {
@@ -27,11 +32,17 @@ export class Pacer {
 
   /** @param late  by how many milliseconds this turn is late */
   refill(now: number, late: number): void {
-    const credit = Math.min(late, MAX_CREDIT_MS) * this.rate;
+    const credit = Math.min(late, this.#creditMs) * this.rate;
     const burst = Math.max(MIN_BURST_BYTES, BURST_MS * this.rate) + credit;
     const earned = Math.max(0, now - Math.max(this.#filledAt, this.#pausedUntil)) * this.rate;
     this.#tokens = Math.min(burst, this.#tokens + earned);
     this.#filledAt = now;
+  }
+
+  /** To be called at the end of each interval of `length` ms. @param isOverflowing  whether a queue of the path seems to overflow */
+  judge(isOverflowing: boolean, length: number): void {
+    if (isOverflowing) this.#creditMs = Math.max(MIN_CREDIT_MS, this.#creditMs / 2);
+    else this.#creditMs += Math.min(1, length / FORGET_MS) * (MAX_CREDIT_MS - this.#creditMs);
   }
 
   get maySend(): boolean {

@@ -44,6 +44,18 @@ describe("the pacer", () => {
     expect(pacer.maySend).toBe(false);
   });
 
+  it("makes up for less of a late turn after most lanes were late, and for all again after ten seconds", () => {
+    const pacer = emptyPacer();
+    pacer.judge(true, 25);
+    pacer.refill(1_100, 30);
+    pacer.spend(3_000 + 15 * 125);
+    expect(pacer.maySend).toBe(false);
+    pacer.judge(false, 10_000);
+    pacer.refill(1_200, 30);
+    pacer.spend(3_000 + 15 * 125);
+    expect(pacer.maySend).toBe(true);
+  });
+
   it("lets sparse datagrams overdraw the bucket up to a limit, and reports when they may be sent again", () => {
     const pacer = emptyPacer();
     pacer.spend(5_000 + 125);
