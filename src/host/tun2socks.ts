@@ -343,7 +343,7 @@ export class Tun2SocksHost implements TunnelPathHost {
       return undefined;
     if (native?.tcpStackOpen !== undefined) return native;
     const reason = native === undefined ? "it needs native I/O" : "the native module was built without lwIP";
-    if (tcpStack === "lwip") throw new HostError("ERR_NATIVE", `the TCP stack is not available: ${reason}`);
+    if (tcpStack === "lwip") throw new HostError("ERR_NATIVE", `--tcp-stack lwip: ${reason}`);
     this.#log.warn(
       {},
       `TCP is refused because the device has no kernel behind it and no TCP stack is available: ${reason}`,

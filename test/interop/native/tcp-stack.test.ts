@@ -133,7 +133,7 @@ it.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefined)(
       /no kernel is behind it/,
     );
     await expect(startTun2Socks({ ...options, tcpStack: "lwip", io: "plain" })).rejects.toThrow(
-      /no TCP stack: it needs native I\/O/,
+      /--tcp-stack lwip: it needs native I\/O/,
     );
   },
 );

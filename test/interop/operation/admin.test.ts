@@ -385,7 +385,7 @@ describe("the programs", () => {
   });
 
   it.each([
-    [["--admin", "0.0.0.0:0"], /--admin: 0\.0\.0\.0:0 is not loopback: give --admin-token-file/],
+    [["--admin", "0.0.0.0:0"], /--admin: 0\.0\.0\.0:0 is not loopback: also give --admin-token-file/],
     [["--admin", "[::]:0"], /--admin: .* is not loopback/],
     [["--admin", "example.com:80"], /--admin: expected IP:PORT or unix:\/path, got "example\.com:80"/],
     [["--admin-token-file", "/does/not/exist"], /\/does\/not\/exist/],
