@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { growingLanes } from "./lanes/growing.ts";
+import type { Pauses } from "./lanes/late.ts";
 import { lateEnds } from "./lanes/late.ts";
 import type { InnerTcp, Load, LoadResult, Scenario } from "./lanes/scenario.ts";
 import { run } from "./lanes/scenario.ts";
@@ -119,20 +120,31 @@ describe("lanes over a link that loses packets after sending them, as a radio li
 });
 
 describe("lanes between programs that wait up to 40 ms for their turn, as on a busy machine or a telephone,", () => {
-  /** Mean loss over a few seeds, with both ends paused for a share of the time. */
-  function meanLoss(share: number, perSecond: number): number {
-    const end = () => lateEnds(OURS.end, { shortest: 5, longest: 40, share }, () => true);
+  /** Mean loss over a few seeds, with both ends paused. */
+  function meanLoss(
+    base: typeof OURS | typeof BEFORE,
+    pauses: Pauses,
+    perSecond: number,
+    queue = 100,
+  ): number {
+    const end = () => lateEnds(base.end, pauses, () => true);
     const loads = [{ flow: 1, perSecond }];
-    const scenario = { ...OURS, losesSent: true, loads, duration: 8_000, warmup: 3_000 };
+    const scenario = { ...base, queue, losesSent: true, loads, duration: 8_000, warmup: 3_000 };
     return mean([151, 152, 153].map((seed) => run({ ...scenario, end: end(), seed }).loads[0].loss));
   }
 
   it("lose little at three fifths of the rate, although they wait for half of the time", () => {
-    expect(meanLoss(1 / 2, 1_200)).toBeLessThan(0.03);
+    expect(meanLoss(OURS, { shortest: 5, longest: 40, share: 1 / 2 }, 1_200)).toBeLessThan(0.03);
   });
 
   it("still use most of the link when they wait for a third of the time", () => {
-    expect(meanLoss(1 / 3, 2_500)).toBeLessThan(0.4);
+    expect(meanLoss(OURS, { shortest: 5, longest: 40, share: 1 / 3 }, 2_500)).toBeLessThan(0.4);
+  });
+
+  it("do not make a queue of 10 ms overflow by catching up after waits of up to 6 ms", () => {
+    const pauses = { shortest: 1, longest: 6, share: 1 / 5 };
+    const before = meanLoss(BEFORE, pauses, 2_500, 10);
+    expect(meanLoss(OURS, pauses, 2_500, 10)).toBeLessThan(1.05 * before);
   });
 });
 

@@ -12,9 +12,9 @@ const BURST_MS = 1;
 const MAX_DEBT_MS = 20;
 const MIN_DEBT_BYTES = 5_000;
 /** Longest delay of a turn that is made up for at once (turn-delay.ts). The link's queue was shorter by as much meanwhile, or empty. */
-const MAX_CREDIT_MS = 30;
+const MAX_CREDIT_MS = 15;
 /** That time while bursts make a short queue overflow, and the time over which this is forgotten. */
-const MIN_CREDIT_MS = 5;
+const MIN_CREDIT_MS = 2;
 const FORGET_MS = 10_000;
 
 export class Pacer {
@@ -22,7 +22,9 @@ export class Pacer {
   rate: number;
   #tokens = MIN_BURST_BYTES;
   #filledAt = 0;
-  /** The time of a late turn that is made up for. */
+  /** By how many milliseconds of sending the bucket is larger after a late turn. This shrinks as time passes. */
+  #credit = 0;
+  /** Limit of that time. */
   #creditMs = MAX_CREDIT_MS;
   #pausedUntil = 0;
 
@@ -32,8 +34,9 @@ export class Pacer {
 
   /** @param late  by how many milliseconds this turn is late */
   refill(now: number, late: number): void {
-    const credit = Math.min(late, this.#creditMs) * this.rate;
-    const burst = Math.max(MIN_BURST_BYTES, BURST_MS * this.rate) + credit;
+    // A late turn has several dispatches, and what came meanwhile may be read only after the first.
+    this.#credit = Math.max(Math.min(late, this.#creditMs), this.#credit - (now - this.#filledAt));
+    const burst = Math.max(MIN_BURST_BYTES, BURST_MS * this.rate) + this.#credit * this.rate;
     const earned = Math.max(0, now - Math.max(this.#filledAt, this.#pausedUntil)) * this.rate;
     this.#tokens = Math.min(burst, this.#tokens + earned);
     this.#filledAt = now;

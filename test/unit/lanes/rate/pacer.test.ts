@@ -29,30 +29,43 @@ describe("the pacer", () => {
     expect(pacer.maySend).toBe(false);
   });
 
-  it("makes up for a late turn, but not for more than 30 ms of it, nor for a pause", () => {
+  it("makes up for a late turn, but not for more than 15 ms of it, nor for a pause", () => {
     const pacer = emptyPacer();
-    pacer.refill(1_050, 20);
-    pacer.spend(3_000 + 20 * 125 - 1);
+    pacer.refill(1_050, 10);
+    pacer.spend(3_000 + 10 * 125 - 1);
     expect(pacer.maySend).toBe(true);
     pacer.spend(1);
     expect(pacer.maySend).toBe(false);
     pacer.refill(1_150, 90);
-    pacer.spend(3_000 + 30 * 125);
+    pacer.spend(3_000 + 15 * 125);
     expect(pacer.maySend).toBe(false);
     pacer.pause(100);
     pacer.refill(1_250, 100);
     expect(pacer.maySend).toBe(false);
   });
 
+  it("makes up for a late turn in all dispatches of that turn, and for less as time passes", () => {
+    const pacer = new Pacer(1_000);
+    pacer.refill(1_000, 0);
+    pacer.spend(3_000);
+    pacer.refill(1_015, 15);
+    pacer.refill(1_015, 0);
+    pacer.refill(1_019, 0);
+    pacer.spend(3_000 + 11 * 1_000 - 1);
+    expect(pacer.maySend).toBe(true);
+    pacer.spend(1);
+    expect(pacer.maySend).toBe(false);
+  });
+
   it("makes up for less of a late turn after most lanes were late, and for all again after ten seconds", () => {
     const pacer = emptyPacer();
     pacer.judge(true, 25);
-    pacer.refill(1_100, 30);
-    pacer.spend(3_000 + 15 * 125);
+    pacer.refill(1_100, 15);
+    pacer.spend(3_000 + 7.5 * 125);
     expect(pacer.maySend).toBe(false);
     pacer.judge(false, 10_000);
-    pacer.refill(1_200, 30);
-    pacer.spend(3_000 + 15 * 125);
+    pacer.refill(1_200, 15);
+    pacer.spend(3_000 + 7.5 * 125);
     expect(pacer.maySend).toBe(true);
   });
 
