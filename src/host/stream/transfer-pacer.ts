@@ -139,8 +139,8 @@ export class TransferPacing {
   /** @param far  to a target, or to the first hop on the way there @returns undefined for a direction that is not limited */
   pacersFor({ remoteIp, leadsOn }: ByteStream): Partial<Record<"up" | "down", TransferPacer>> {
     const address = remoteIp === undefined ? undefined : makeAddress(splitZone(remoteIp).ip, 0);
-    if (address === undefined) return {};
-    if (!isLoopback(address)) return { up: this.up, down: this.down };
+    // Without an address it is a Unix socket.
+    if (address !== undefined && !isLoopback(address)) return { up: this.up, down: this.down };
     return leadsOn === true ? { up: this.up } : {};
   }
 
