@@ -4,7 +4,8 @@ import type { Logger } from "../log.ts";
 import type { Timer } from "../loop.ts";
 import type { System } from "../system.ts";
 
-const DEADLINE_MS = 5_000;
+/** Deadline of looking up a name, in milliseconds. */
+export const LOOKUP_MS = 5_000;
 /** Limit of concurrent look-ups; the system continues those that have passed their deadline. */
 const MAX_LOOKUPS = 1_024;
 
@@ -25,7 +26,7 @@ export class NameLookups {
     this.#count++;
     let timer: Timer | undefined;
     const deadline = new Promise<never>((_, failed) => {
-      timer = this.#system.after(DEADLINE_MS, () => failed(new Error("the name was not resolved")), true);
+      timer = this.#system.after(LOOKUP_MS, () => failed(new Error("the name was not resolved")), true);
     });
     try {
       const found = this.#system.lookUp(name).finally(() => this.#count--);

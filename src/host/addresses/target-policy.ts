@@ -1,7 +1,7 @@
 import type { TargetRule } from "../../core/target-rule.ts";
 import { isWithin, parseTargetRule } from "../../core/target-rule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
-import { ATYP_DOMAIN, addressPort, sameBytes } from "../../wire/socket-address.ts";
+import { ATYP_DOMAIN, addressPort, copyOf, sameBytes } from "../../wire/socket-address.ts";
 
 /** NAT64 (RFC 6052), judged as the IPv4 target in its last four bytes. */
 const NAT64 = mustParse("64:ff9b::/96");
@@ -55,7 +55,7 @@ export class TargetPolicy {
     const last = this.#last;
     if (last?.length !== address.length || !sameBytes(last, 0, address, 0, address.length)) {
       this.#permitsLast = this.#judge(address);
-      this.#last = address.slice() as AddressBytes;
+      this.#last = copyOf(address, 0, address.length) as AddressBytes;
     }
     return this.#permitsLast;
   }

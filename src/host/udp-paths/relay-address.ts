@@ -8,11 +8,11 @@ import {
   makeAddress,
 } from "../../wire/socket-address.ts";
 import { splitZone } from "../addresses/endpoint.ts";
+import { LOOKUP_MS } from "../addresses/name-lookups.ts";
 import type { Cancellation } from "../cancellation.ts";
 import { resolveHost } from "../carriers/happy-eyeballs.ts";
 import type { System } from "../system.ts";
 
-const LOOKUP_MS = 5_000;
 /** What looking up a name needs. */
 type Resolver = Pick<System, "lookUp" | "after">;
 

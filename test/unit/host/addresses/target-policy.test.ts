@@ -2,6 +2,7 @@ import fc from "fast-check";
 import ipaddr from "ipaddr.js";
 import { describe, expect, it } from "vitest";
 import { TargetPolicy } from "../../../../src/host/addresses/target-policy.ts";
+import type { AddressBytes } from "../../../../src/wire/socket-address.ts";
 import { makeAddress } from "../../../../src/wire/socket-address.ts";
 
 const permits = (policy: TargetPolicy, host: string, port = 53) => policy.permits(makeAddress(host, port)!);
@@ -195,7 +196,15 @@ describe("TargetPolicy with rules", () => {
       expect(permits(policy, "127.0.0.1")).toBe(false);
       expect(policy.permits(address)).toBe(true);
     }
-    // Nothing is kept of the caller's memory.
+  });
+
+  it.each([
+    { bytes: "a Uint8Array", copy: (address: Uint8Array) => Uint8Array.from(address) },
+    { bytes: "a Buffer", copy: (address: Uint8Array) => Buffer.from(address) },
+  ])("remembers no target in the caller's memory, which is $bytes", ({ copy }) => {
+    const policy = new TargetPolicy(["10.0.0.0/8"], []);
+    const address = copy(makeAddress("10.0.0.1", 53)!) as AddressBytes;
+    expect(policy.permits(address)).toBe(true);
     address.set(makeAddress("127.0.0.1", 53)!);
     expect(policy.permits(address)).toBe(false);
   });
