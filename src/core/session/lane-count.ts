@@ -15,11 +15,11 @@ const MOST_LANES = 16;
 const NEAR_MS = 2;
 const FAR_MS = 10;
 /**
- * Samples in agreement that are needed, because both ends answer late while they start or the machine is busy. Very long ones count
- * twice; where the session has receipts already, two of them are enough, because then nothing changes.
+ * Samples in agreement that are needed, because both ends answer late while they start or the machine is busy; and the sum of their round
+ * trips, in milliseconds, after which fewer suffice. Only the sum bounds the time: a single lane that is overloaded needs seconds for each.
  */
 const NEEDED_SAMPLES = 20;
-const VERY_FAR_MS = 30;
+const NEEDED_MS = 500;
 /** How often lanes must have become late before the count grows, and how long the last additions get to take effect. */
 const GROW_LATES = 2;
 const GROW_MS = 300;
@@ -38,6 +38,7 @@ export class LaneCount {
 
   readonly #isAuto: boolean;
   #samples = 0;
+  #sampledMs = 0;
   /** The samples have shown whether receipts are needed. */
   #isDecided = false;
   #changedAt = Number.NEGATIVE_INFINITY;
@@ -64,10 +65,10 @@ export class LaneCount {
   /** Takes a round trip, in milliseconds. @returns true if {@link offersReceipts} has changed, so that a new session is needed */
   sample(roundTrip: number): boolean {
     if (!this.isSampling) return false;
-    const ofVeryFar = this.offersReceipts ? NEEDED_SAMPLES / 2 : 2;
-    this.#samples += roundTrip < VERY_FAR_MS ? 1 : ofVeryFar;
+    this.#samples++;
+    this.#sampledMs += roundTrip;
     const isNear = roundTrip < (this.offersReceipts ? NEAR_MS : FAR_MS);
-    this.#isDecided = isNear || this.#samples >= NEEDED_SAMPLES;
+    this.#isDecided = isNear || this.#samples >= NEEDED_SAMPLES || this.#sampledMs >= NEEDED_MS;
     if (!this.#isDecided || isNear !== this.offersReceipts) return false;
     this.offersReceipts = !this.offersReceipts;
     return true;

@@ -93,12 +93,15 @@ describe("--lanes auto", () => {
     { isLocal: false, times: [2, 1], turns: true },
     { isLocal: false, times: [...Array(19).fill(2), 1], turns: true },
     { isLocal: false, times: [...Array(20).fill(2), 1], turns: false },
-    { isLocal: false, times: [30, 30, 1], turns: false },
+    { isLocal: false, times: [...Array(5).fill(90), 1], turns: true },
+    { isLocal: false, times: [...Array(6).fill(90), 1], turns: false },
     { isLocal: true, times: Array(20).fill(10), turns: true },
     { isLocal: true, times: [...Array(19).fill(10), 9], turns: false },
-    { isLocal: true, times: Array(10).fill(30), turns: true },
+    { isLocal: true, times: Array(10).fill(50), turns: true },
+    // One lane to a relay, which is overloaded: each round trip takes longer than the one before.
+    { isLocal: true, times: [80, 200, 400], turns: true },
     // Both ends are still starting, or the machine is busy.
-    { isLocal: true, times: [...Array(9).fill(90), 9], turns: false },
+    { isLocal: true, times: [90, 90, 90, 90, 90, 9], turns: false },
     { isLocal: true, times: [1, 50, 50, 50, 50, 50], turns: false },
   ])("change their mind about receipts by round trips: %o", ({ isLocal, times, turns }) => {
     const count = new LaneCount("auto", isLocal);
