@@ -1,12 +1,12 @@
 /**
- * How long packets stand in the queues of one direction, sample by sample.
+ * Measures how long packets wait in the queues of one direction.
  *
- * As in path-delay.ts a delay is known but for what the clocks differ by, and the least of the last ten to twenty seconds is taken for
- * an empty path (LEDBAT, RFC 6817 §2.2). Of the last two samples the lesser counts (the CURRENT_FILTER of RFC 6817 §3.4.2 with a window
- * of two): one packet may have been late by itself.
+ * As in path-delay.ts, a measured delay includes the unknown offset of the clocks, and the smallest of the last 10 to 20 s counts as
+ * that of an empty path (LEDBAT, RFC 6817 §2.2). The smaller of the last two samples counts (CURRENT_FILTER of RFC 6817 §3.4.2, with a
+ * window of two), because a single packet may be late for other reasons.
  */
 const PERIOD_MS = 10_000;
-/** After so long a sample says nothing of now. */
+/** How long a sample remains valid. */
 const FRESH_MS = 300;
 const NEVER = Number.POSITIVE_INFINITY;
 
@@ -20,7 +20,7 @@ export class OneWayDelay {
   #leastBefore = NEVER;
   #periodAt = 0;
 
-  /** @param difference  arrival less sending, by two clocks, in microseconds modulo 2³² */
+  /** @param difference  time of arrival minus time of sending, on two clocks, in microseconds modulo 2³² */
   add(now: number, difference: number): void {
     if (!this.#hasReference) {
       this.#hasReference = true;
@@ -38,7 +38,7 @@ export class OneWayDelay {
     this.#least = Math.min(this.#least, delay);
   }
 
-  /** Milliseconds; -1 without a fresh sample. */
+  /** Time in queues, in milliseconds; -1 without a valid sample. */
   standing(now: number): number {
     if (now - this.#lastAt > FRESH_MS) return -1;
     return Math.min(this.#last, this.#beforeLast) - Math.min(this.#least, this.#leastBefore);

@@ -1,26 +1,26 @@
 /**
- * What a session with receipts sees of its path, for transfers that share it: how long packets stand in the queues of each direction,
- * and whether there is a call that this harms.
+ * Observes the path of a session with receipts, for transfers that share it: how long packets wait in the queues of each direction, and
+ * whether the session carries a call, which this would harm.
  *
- * Up, the delay is that of frames, as receipts tell it. Down, it is that of the receipts themselves: each carries the clock of its
- * sender. One that is older than another that has come before was held up behind a hole of its lane, and says nothing of the path.
+ * The delay up is that of frames, from receipts. The delay down is that of the receipts themselves, because each carries the clock of its
+ * sender. A receipt that is older than an earlier arrival waited behind a hole in its lane, so its delay says nothing about the path.
  *
- * A *call* sends few bytes steadily: a flow that is sparse to the queue (session-queue.ts) sends several datagrams in each half second, for
- * more than one of them. Each flow counts by itself: many programs that keep their associations alive are not a call together, nor are
- * lookups of names, which have a flow each and are soon over.
+ * A *call* steadily sends few bytes: a flow that the queue treats as sparse (session-queue.ts) sends several datagrams in each of several
+ * half seconds. Flows count separately. Many programs that only keep their associations alive are no call together, and neither are name
+ * look-ups, each of which is a short flow of its own.
  */
 import type { FlowTable } from "../flow-table.ts";
 import { OneWayDelay } from "./one-way-delay.ts";
 
 const WINDOW_MS = 500;
-/** Datagrams of a flow in a window, and windows that make a call; it is over after so many without. */
+/** Datagrams of a flow in a window, and number of such windows, that make a call; as many windows without them end it. */
 const CALL_DATAGRAMS = 5;
 const CALL_WINDOWS = 3;
-/** Clocks wrap after 71 minutes: after a rest this long, a receipt counts as newer than the last one whatever its clock says. */
+/** After a rest this long, a receipt counts as newer than the last one whatever its clock says, because clocks wrap after 71 minutes. */
 const CLOCK_MS = 10_000;
 
 export class PathWatch {
-  /** Least round trip of late, in milliseconds. */
+  /** Smallest recent round trip, in milliseconds. */
   minRtt = 0;
   readonly #up = new OneWayDelay();
   readonly #down = new OneWayDelay();
@@ -28,7 +28,7 @@ export class PathWatch {
   #heardAt = Number.NEGATIVE_INFINITY;
   readonly #flows: FlowTable;
   #windowAt = 0;
-  /** Number of the window, and of the last one in which there was a call. */
+  /** Number of the present window, and of the last one with a call. */
   #window = 1;
   #calledIn = Number.NEGATIVE_INFINITY;
 
@@ -36,14 +36,14 @@ export class PathWatch {
     this.#flows = flows;
   }
 
-  /** A datagram of a sparse flow, which the table has, has been sent. */
+  /** A datagram of a sparse flow has been sent. @param flow  slot in the table */
   noteSparse(now: number, flow: number): void {
     this.#turn(now);
     const { steadyIn, steadyCount, steadyWindows } = this.#flows;
     const passed = this.#window - steadyIn[flow];
     if (passed !== 0) {
       const missed = steadyCount[flow] < CALL_DATAGRAMS ? passed : passed - 1;
-      // It was another session's before if the window is of the future.
+      // A window in the future was another session's, which used the slot before.
       steadyWindows[flow] = passed < 0 ? 0 : Math.max(0, steadyWindows[flow] - missed);
       steadyIn[flow] = this.#window;
       steadyCount[flow] = 0;
@@ -53,7 +53,7 @@ export class PathWatch {
     if (steadyWindows[flow] === CALL_WINDOWS) this.#calledIn = this.#window;
   }
 
-  /** A receipt has come. @param clock  of its sender, in microseconds modulo 2³² */
+  /** A receipt has arrived. @param clock  its sender's, in microseconds modulo 2³² */
   noteReceipt(now: number, clock: number, minRtt: number): void {
     this.minRtt = minRtt;
     const isOrdered = now - this.#heardAt < CLOCK_MS;
@@ -63,7 +63,7 @@ export class PathWatch {
     this.#down.add(now, (Math.floor(now * 1000) - clock) | 0);
   }
 
-  /** A frame has arrived, at a lane that is not held up. @param delay  in milliseconds, above what the clocks differ by */
+  /** A frame of a lane that is not late has arrived. @param delay  in milliseconds, plus the clock offset */
   noteArrival(now: number, delay: number): void {
     this.#up.add(now, Math.floor(delay * 1000));
   }
@@ -73,7 +73,7 @@ export class PathWatch {
     return this.#window - this.#calledIn <= CALL_WINDOWS;
   }
 
-  /** Milliseconds that packets stand in the queues to the other end, or from there; -1 while that is not known. */
+  /** How long packets wait in the queues to the other end, or from there, in milliseconds; -1 while that is unknown. */
   standing(now: number, isUp: boolean): number {
     return (isUp ? this.#up : this.#down).standing(now);
   }
@@ -82,7 +82,7 @@ export class PathWatch {
     const elapsed = now - this.#windowAt;
     if (elapsed < WINDOW_MS) return;
     this.#windowAt = now;
-    // Beyond what ends a call, more makes no difference; numbers stay small whatever the clock begins with.
+    // One window more than ends a call is enough, and keeps the numbers small whatever the clock starts at.
     this.#window += Math.min(CALL_WINDOWS + 1, Math.floor(elapsed / WINDOW_MS));
   }
 }

@@ -1,103 +1,110 @@
 /**
- * How fast TCP that is relayed beside a session may be read, so that a call in the session stays a call.
+ * Limits how fast TCP that is relayed beside a session is read, so that it does not delay a call in the session.
  *
- * A download whose sender fills the queue of the link, as CUBIC does, delays everything that shares it. The relay is its receiver, and a
- * receiver bounds the sender: what is not read fills the receive buffer, and then the window that is advertised opens only as fast as
- * is read. rLEDBAT (RFC 9840) does this with the window of each connection and the delay of its own packets; here all relayed
- * connections of a direction share one rate, which also holds where their round trips differ, and the delay is that of the session's
- * datagrams (path-watch.ts). For uploads the relay is the sender. As in LEDBAT (RFC 6817 §2.4.2), there is a target for the time that
- * packets stand in the queue, and the rate follows the distance from it:
+ * A download whose sender fills the link's queue, as CUBIC does, delays everything that shares the link. The relay receives it, and a
+ * receiver can slow down the sender: unread bytes fill the receive buffer, and the advertised window then opens only as fast as the relay
+ * reads. rLEDBAT (RFC 9840) does this with the window of each connection and the delay of its own packets. Here, all relayed connections
+ * of a direction share one rate, which also works if their round trips differ, and the delay is that of the session's datagrams
+ * (path-watch.ts). For uploads, the relay is the sender. As in LEDBAT (RFC 6817 §2.4.2), the rate follows the distance between the time
+ * that packets wait in the queue and a target for it:
  *
  *     off ── the queue is long, and there is a call ──► drain ── the queue has ended ──► hold
  *      ▲                                                  │                                │
  *      └───────── the queue is not ours: released ◄───────┴────────────────────────────────┘
  *
- * *Drain* bounds the receive buffer, which autotuning has made large. A window that was advertised stands, so that for a while all that
- * comes is read, or the system would drop it. Then next to nothing is read until the buffer is full and the queue is over. The link stays
- * full meanwhile. An upload has no such window: next to nothing of it is read from the start. *Hold* changes the rate by a proportional and
- * an integral part, like PIE (RFC 8033 §4.2), whose dead time is what a change takes to show: a round trip and a half. While the queue is
- * short the rate grows, faster and faster. Now and then the rate is halved for a round trip, so that the delay of the empty path is seen
- * again (LEDBAT++ has such slowdowns too).
+ * *Drain* bounds the receive buffer, which autotuning has made large. A window that has been advertised remains valid, so at first
+ * everything that arrives is read, or the system would drop it. Then almost nothing is read until the buffer is full and the queue has
+ * ended; the link stays full meanwhile. An upload has no such window, so almost nothing of it is read from the start. *Hold* changes the
+ * rate by a proportional and an integral part, like PIE (RFC 8033 §4.2). A change shows after one and a half round trips. While the queue
+ * is short, the rate grows, and the growth accelerates. Now and then the rate is halved for a round trip, to measure the delay of the
+ * empty path again (LEDBAT++ has such slowdowns too).
  *
- * LEDBAT yields to whoever else fills the queue until nothing is left. That would help nobody here: the queue stays. So if reading less does
- * not end it, or the rate has halved or reached its floor and it stands all the same, the limit is released, first for 15 s, then for longer.
+ * LEDBAT yields to others that fill the queue until it has no rate left. That would help nobody here, because the queue would remain. So
+ * if the queue remains although less is read, or although the rate has halved or reached its floor, the limit is released, first for
+ * 15 s and then for longer.
  */
 const TARGET_MS = 5;
-/** What begins a limit: a queue that is longer than this for so long, while transfers move so many bytes per millisecond. */
+/** A limit begins when the queue has been longer than this for this time, while transfers move at least this many bytes per millisecond. */
 const LONG_MS = 15;
 const LONG_FOR_MS = 150;
 const MIN_RATE = 25;
-/** Receive buffer in round trips, which Linux doubles: a window that was closed opens once a sixteenth of it is free, which should be less than one. */
+/**
+ * Receive buffer in round trips, which Linux doubles. A closed window reopens once a sixteenth of the buffer is free, which should be less
+ * than a round trip.
+ */
 const BUFFER_TRIPS = 2.5;
-/** A target may be farther away than the server: a buffer that proves too small is so many times as large in the next limit, up to this. */
+/** Growth of a buffer that was too small, at the next limit, and its largest size. A target may be farther away than the server. */
 const BUFFER_GROWTH = 4;
 const MAX_BUFFER_TRIPS = 40;
 const MIN_BUFFER_BYTES = 65_536;
-/** In drain: how long all is read, while the old window is used up; then share of the rate before, longest time, and for how long the queue has to be short. */
+/**
+ * In drain: the time in which everything is read while the old window is used up; then the share of the earlier rate; the longest time;
+ * and how long the queue has to be short.
+ */
 const TIGHTEN_MS = 1_200;
 const DRAIN_SHARE = 0.1;
 const DRAIN_FOR_MS = 5_000;
 const DRAINED_FOR_MS = 120;
-/** Of the rate before, what hold begins with; and where the queue became shorter, but did not end. */
+/** Shares of the earlier rate with which hold begins: after a queue that ended, and after one that only became shorter. */
 const BEGIN_SHARE = 0.92;
 const DOUBTFUL_SHARE = 0.6;
-/** Change of the rate per half round trip: for a queue of a round trip, and for one that has grown by that since the last tick. */
+/** Change of the rate per half round trip: for a queue of a round trip, and for one that has grown by as much since the last tick. */
 const INTEGRAL = 0.02;
 const PROPORTIONAL = 0.25;
 const MAX_CHANGE = 0.3;
 const MIN_RTT_MS = 20;
-/** Growth per half round trip while the queue is short; and how it grows itself. */
+/** Growth of the rate per half round trip while the queue is short: at first, at most, and its acceleration. */
 const GROWTH = 0.004;
 const MAX_GROWTH = 0.05;
 const ACCELERATION = 0.06;
-/** Up to here a queue is short. */
+/** Longest queue that counts as short. */
 const SHORT_MS = 2 * TARGET_MS;
-/** Others fill the queue if it has been longer for so long, and the rate has fallen to this share of what it was. */
+/** Others fill the queue if it has been longer than that for this time, and the rate has fallen to this share. */
 const FOREIGN_MS = 2_000;
 const FOREIGN_SHARE = 0.5;
 const RELEASE_MS = 15_000;
 const MAX_RELEASE_MS = 120_000;
-/** After so long in hold the next release is a short one again. */
+/** After this time in hold, the next release is a short one again. */
 const PROVED_MS = 10_000;
-/** A rate is used if this share of it is moved; one that is not used for so long ends. */
+/** A rate counts as used if this share of it is moved. A limit ends whose rate is unused for this time. */
 const USED_SHARE = 0.5;
 const UNUSED_MS = 5_000;
-/** Without samples of the delay the limit stays for so long. */
+/** How long a limit remains without samples of the delay. */
 const BLIND_MS = 2_000;
-/** How often the delay of the empty path has to be seen; and up to what delay it was. */
+/** How often the delay of the empty path has to be measured, and the longest delay that counts as empty. */
 const EMPTY_INTERVAL_MS = 8_000;
 const EMPTY_MS = 1;
 const SLOW_SHARE = 0.5;
-/** A pause after which nothing is known of what was moved before. */
+/** After a pause this long, earlier rates are forgotten. */
 const REST_MS = 500;
 const MEAN_MS = 400;
 const RECENT_MS = 100;
 const NONE = Number.POSITIVE_INFINITY;
 
 export class TransferLimit {
-  /** Bytes per millisecond that transfers may move together; Infinity for no limit. */
+  /** Bytes per millisecond that all transfers together may move; Infinity for no limit. */
   rate = NONE;
   state: "off" | "drain" | "hold" = "off";
-  /** What the system is to keep of a transfer that is not read, at most, while there is a limit. */
+  /** Largest receive buffer of a transfer while there is a limit. */
   bufferBytes = 0;
-  /** Means of what was moved of late, in bytes per millisecond. */
+  /** Mean rates of what was moved recently, in bytes per millisecond. */
   #mean = 0;
   #recent = 0;
   #tickAt = 0;
   #sampledAt = 0;
   #standing = 0;
-  /** Since when the queue is too long, while off. */
+  /** While off: since when the queue has been too long. */
   #longSince = NONE;
-  /** Of the state: its beginning; what was moved and how long the queue was before. */
+  /** When this state began, and the rate and the queue before it. */
   #since = 0;
   #before = 0;
   #standingBefore = 0;
-  /** When the queue was last short, or last long in drain; and the rate then. */
+  /** When the queue was last short (in drain: last long), and the rate then. */
   #turnedAt = 0;
   #shortRate = 0;
   #usedAt = 0;
   #growth = 0;
-  /** When the queue was last empty; and what the rate is but for a slowdown, which ends then, as its effect does later. */
+  /** When the queue was last empty; the rate without slowdowns; and when the present slowdown ends, and its effect. */
   #emptyAt = 0;
   #wanted = 0;
   #slowUntil = 0;
@@ -107,17 +114,17 @@ export class TransferLimit {
   #bufferTrips = BUFFER_TRIPS;
   readonly #tightenMs: number;
 
-  /** @param isUp  this end sends, so that no window has to be used up first */
+  /** @param isUp  whether this end sends, so that no window has to be used up first */
   constructor(isUp: boolean) {
     this.#tightenMs = isUp ? 0 : TIGHTEN_MS;
   }
 
   /**
-   * To be called every 20 ms or so.
+   * To be called about every 20 ms.
    *
    * @param bytes     moved since the last call
-   * @param standing  how long packets stand in the queue of this direction, in milliseconds; negative while that is not known
-   * @param rtt       least round trip
+   * @param standing  how long packets wait in the queue of this direction, in milliseconds; negative while that is unknown
+   * @param rtt       smallest round trip, in milliseconds
    */
   tick(now: number, bytes: number, standing: number, rtt: number, hasCall: boolean): void {
     const elapsed = now - this.#tickAt;
@@ -194,7 +201,7 @@ export class TransferLimit {
     this.#release = Math.min(MAX_RELEASE_MS, 2 * this.#release);
   }
 
-  /** @param ticks  of half a round trip */
+  /** @param ticks  half round trips since the last call */
   #hold(now: number, standing: number, trip: number, ticks: number): void {
     const isUsed = this.#recent > USED_SHARE * this.rate;
     if (isUsed) this.#usedAt = now;
@@ -234,7 +241,7 @@ export class TransferLimit {
       this.#growth = Math.min(MAX_GROWTH, Math.max(GROWTH, this.#growth * (1 + ACCELERATION * ticks)));
       change = Math.max(change, this.#growth * ticks);
     }
-    // What is not used proves nothing.
+    // An unused rate proves nothing.
     if (change < 0 || isUsed) this.#wanted = Math.max(MIN_RATE, this.#wanted * (1 + change));
   }
 }
