@@ -14,8 +14,8 @@ mkdirSync("build", { recursive: true });
 const PROGRAMS = [
   ["load", "bench/load.c"],
   ["link", "bench/latency/link.c", "bench/latency/link-model.h"],
-  ["traffic", "bench/latency/traffic.c"],
-  ["streams", "bench/latency/streams.c"],
+  ["traffic", "bench/latency/traffic.c", "bench/latency/address.h"],
+  ["streams", "bench/latency/streams.c", "bench/latency/address.h"],
 ];
 for (const [name, ...sources] of PROGRAMS) {
   const program = `build/${name}`;

@@ -26,6 +26,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "address.h"
+
 #define MAX_STREAMS 64
 #define NS_PER_S 1000000000
 
@@ -42,22 +44,9 @@ static int64_t now_ns(void) {
   return (int64_t)t.tv_sec * NS_PER_S + t.tv_nsec;
 }
 
-static struct sockaddr_in address_of(const char *text) {
-  struct sockaddr_in address = {.sin_family = AF_INET};
-  char host[64];
-  const char *colon = strchr(text, ':');
-  snprintf(host, sizeof host, "%.*s", colon ? (int)(colon - text) : 63, text);
-  if (inet_pton(AF_INET, host, &address.sin_addr) != 1) {
-    fprintf(stderr, "streams: %s is no address\n", text);
-    exit(2);
-  }
-  if (colon) address.sin_port = htons((uint16_t)atoi(colon + 1));
-  return address;
-}
-
 /* @param congestion  of what connections send, which inherit it; NULL for the system's own */
 static int listener_at(const char *address, const char *congestion) {
-  struct sockaddr_in own = address_of(address);
+  struct sockaddr_in own = address_of("streams", address);
   socklen_t length = sizeof own;
   int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (listener < 0 || bind(listener, (struct sockaddr *)&own, length) < 0 || listen(listener, MAX_STREAMS) < 0)
@@ -77,7 +66,7 @@ static void exchange(int fd, const void *request, size_t size, uint8_t *answer, 
 
 /* Opens a connection, through a SOCKS5 server (RFC 1928) if one is given. */
 static int connection_to(const char *text) {
-  struct sockaddr_in to = address_of(text), first = to;
+  struct sockaddr_in to = address_of("streams", text), first = to;
   const char *at = strchr(text, '@');
   if (at) {
     first.sin_addr.s_addr = htonl(INADDR_LOOPBACK);

@@ -33,6 +33,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "address.h"
+
 #define MAGIC 0x55504c54u
 #define MAX_FLOWS 32
 #define MAX_SIZE 9000
@@ -283,19 +285,6 @@ static int udp_socket(const struct sockaddr_in *bound) {
   return fd;
 }
 
-static struct sockaddr_in address_of(const char *text) {
-  struct sockaddr_in address = {.sin_family = AF_INET};
-  char host[64];
-  const char *colon = strchr(text, ':');
-  snprintf(host, sizeof host, "%.*s", colon ? (int)(colon - text) : 63, text);
-  if (inet_pton(AF_INET, host, &address.sin_addr) != 1) {
-    fprintf(stderr, "traffic: %s is no address\n", text);
-    exit(2);
-  }
-  if (colon) address.sin_port = htons((uint16_t)atoi(colon + 1));
-  return address;
-}
-
 static int watch(int poller, int fd, uint64_t data) {
   struct epoll_event event = {.events = EPOLLIN, .data.u64 = data};
   if (epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event) < 0) die("epoll");
@@ -335,7 +324,7 @@ static void report_taken(void) {
 }
 
 static int answer(const char *address) {
-  struct sockaddr_in own = address_of(address);
+  struct sockaddr_in own = address_of("traffic", address);
   int fd = udp_socket(&own);
   socklen_t length = sizeof own;
   getsockname(fd, (struct sockaddr *)&own, &length);
@@ -433,7 +422,7 @@ static void parse_flow(char *text, struct sockaddr_in to, double warm_up, double
     else if (strcmp(word, "stream") == 0) {
       if (sscanf(value, "%lf:%d", &f->stream_ms, &f->stream_size) < 2) goto bad;
     } else if (strcmp(word, "fresh") == 0) f->is_fresh = atoi(value);
-    else if (strcmp(word, "to") == 0) f->to = address_of(value);
+    else if (strcmp(word, "to") == 0) f->to = address_of("traffic", value);
     else if (strcmp(word, "from") == 0) f->from = atof(value);
     else if (strcmp(word, "until") == 0) f->until = atof(value);
     else if (strcmp(word, "bin") == 0) f->bin_ms = atoi(value);
@@ -534,7 +523,7 @@ static void report_sent(void) {
 }
 
 static int send_flows(char **argv, int argc) {
-  struct sockaddr_in to = address_of(argv[0]);
+  struct sockaddr_in to = address_of("traffic", argv[0]);
   double warm_up = atof(argv[1]), seconds = atof(argv[2]), drain = atof(argv[3]);
   random_state = strtoull(argv[4], NULL, 10);
   for (int i = 5; i < argc; i++) parse_flow(argv[i], to, warm_up, seconds);
