@@ -31,11 +31,11 @@ import { LaneSet } from "./lane-set.ts";
 import type { LaneState } from "./lane-state.ts";
 import { Demand } from "./rate/demand.ts";
 import { RateIntervals } from "./rate/intervals.ts";
+import { PathDelay } from "./rate/measures/path-delay.ts";
+import { TurnDelay } from "./rate/measures/turn-delay.ts";
 import { Pacer } from "./rate/pacer.ts";
-import { PathDelay } from "./rate/path-delay.ts";
 import type { RateMode } from "./rate/rate-control.ts";
 import { RateControl } from "./rate/rate-control.ts";
-import { TurnDelay } from "./rate/turn-delay.ts";
 import { ReceiptSchedule } from "./receiving/receipt-schedule.ts";
 import { LaneReceiver } from "./receiving/receiver.ts";
 import { Dispatcher } from "./sending/dispatcher.ts";
@@ -534,7 +534,7 @@ export class LaneScheduler {
 
   /**
    * When to call {@link dispatch} if nothing else happens; Infinity for never. At least 1 ms from now, except for a receipt that is due
-   * sooner. A call of {@link dispatch} after that time counts as late (rate/turn-delay.ts).
+   * sooner. A call of {@link dispatch} after that time counts as late (rate/measures/turn-delay.ts).
    */
   nextTimeout(now: number): number {
     const { dueAt } = this.#receiver;

@@ -22,7 +22,7 @@ import type { DatagramStore } from "./datagram-store.ts";
 import { NONE } from "./datagram-store.ts";
 import type { FlowTable } from "./flow-table.ts";
 import { ANY_LANE } from "./lane-bits.ts";
-import { RecentRate } from "./rate/recent-rate.ts";
+import { RecentRate } from "./rate/measures/recent-rate.ts";
 import { isResponsive, noteSent } from "./responsive.ts";
 
 /** A flow with less payload than this is sparse, in bytes per millisecond: 800 kbit/s, which covers any call and most games. */

@@ -9,8 +9,8 @@
  * A queue may be shorter than the slack. It then overflows before it shows, and the losses drop still more of the demand. So the slack
  * shrinks when most lanes are late, which random losses alone seldom cause, although no longer queue shows.
  */
-import { DropShare } from "./drop-share.ts";
-import type { Interval } from "./measures.ts";
+import { DropShare } from "./measures/drop-share.ts";
+import type { Interval } from "./measures/measures.ts";
 
 /** Shares of dropped demand at which the slack begins, and at which it reaches its maximum. */
 const FIRST_SHARE = 0.28;

@@ -10,11 +10,11 @@ import type { SendingParts } from "../sending/sending-parts.ts";
 import type { SessionQueue } from "../session-queue.ts";
 import type { Demand } from "./demand.ts";
 import { CROWD } from "./demand-slack.ts";
-import type { Interval } from "./measures.ts";
+import type { Interval } from "./measures/measures.ts";
+import type { PathDelay } from "./measures/path-delay.ts";
+import type { TurnDelay } from "./measures/turn-delay.ts";
 import type { Pacer } from "./pacer.ts";
-import type { PathDelay } from "./path-delay.ts";
 import type { RateControl } from "./rate-control.ts";
-import type { TurnDelay } from "./turn-delay.ts";
 
 const MIN_INTERVAL_MS = 10;
 /** Where turns come late, an interval is as long as this multiple of the delay, up to a bound. */

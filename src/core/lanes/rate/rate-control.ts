@@ -15,15 +15,16 @@
  *
  * While demand is dropped, bursts now and then show whether the delay is a queue at all (headroom-probe.ts).
  */
-import { CompetitiveMode } from "./competitive-mode.ts";
-import { DelayMode, SHORT_QUEUE_MS, targetFor } from "./delay-mode.ts";
+
 import { DemandSlack } from "./demand-slack.ts";
-import { HeadroomProbe } from "./headroom-probe.ts";
-import type { Interval } from "./measures.ts";
-import { Measures } from "./measures.ts";
-import type { PathDelay } from "./path-delay.ts";
-import { ShareProbe } from "./share-probe.ts";
-import { StartMode } from "./start-mode.ts";
+import type { Interval } from "./measures/measures.ts";
+import { Measures } from "./measures/measures.ts";
+import type { PathDelay } from "./measures/path-delay.ts";
+import { CompetitiveMode } from "./modes/competitive-mode.ts";
+import { DelayMode, SHORT_QUEUE_MS, targetFor } from "./modes/delay-mode.ts";
+import { StartMode } from "./modes/start-mode.ts";
+import { HeadroomProbe } from "./probes/headroom-probe.ts";
+import { ShareProbe } from "./probes/share-probe.ts";
 
 export type RateMode = "start" | "delay" | "compete";
 

@@ -10,7 +10,7 @@ import type { DatagramStore } from "../datagram-store.ts";
 import { NONE } from "../datagram-store.ts";
 import type { FlowTable } from "../flow-table.ts";
 import type { Arrived } from "../lane-progress.ts";
-import type { PathDelay } from "../rate/path-delay.ts";
+import type { PathDelay } from "../rate/measures/path-delay.ts";
 import { wantsOrder } from "../responsive.ts";
 import { ArrivalHistory } from "./arrival-history.ts";
 import { DuplicateWindow } from "./duplicate-window.ts";

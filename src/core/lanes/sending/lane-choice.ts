@@ -20,7 +20,7 @@
  */
 import { NONE } from "../datagram-store.ts";
 import type { LaneState } from "../lane-state.ts";
-import type { PathDelay } from "../rate/path-delay.ts";
+import type { PathDelay } from "../rate/measures/path-delay.ts";
 
 /** Most bytes that are assigned to a lane and not written yet. */
 const MAX_UNWRITTEN = 65_536;

@@ -7,7 +7,7 @@
  * lane whose own path is longer gets that much more time. If all lanes stall, none is behind another, and a timeout decides.
  */
 import type { LaneState } from "../lane-state.ts";
-import type { PathDelay } from "../rate/path-delay.ts";
+import type { PathDelay } from "../rate/measures/path-delay.ts";
 
 /** Reordering that is tolerated: receipts arrive only every 5 ms. */
 const MARGIN_MS = 5;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { DemandSlack } from "../../../../src/core/lanes/rate/demand-slack.ts";
-import type { Interval } from "../../../../src/core/lanes/rate/measures.ts";
+import type { Interval } from "../../../../src/core/lanes/rate/measures/measures.ts";
 
 /** Intervals of 25 ms. */
 function spend(

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { HeadroomProbe } from "../../../../src/core/lanes/rate/headroom-probe.ts";
-import type { Interval } from "../../../../src/core/lanes/rate/measures.ts";
-import { Measures } from "../../../../src/core/lanes/rate/measures.ts";
+import type { Interval } from "../../../../src/core/lanes/rate/measures/measures.ts";
+import { Measures } from "../../../../src/core/lanes/rate/measures/measures.ts";
+import { HeadroomProbe } from "../../../../src/core/lanes/rate/probes/headroom-probe.ts";
 import { seededRandom } from "../../random.ts";
 
 const RTT = 50;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import type { Interval } from "../../../../src/core/lanes/rate/measures.ts";
-import { RateUse } from "../../../../src/core/lanes/rate/rate-use.ts";
+import type { Interval } from "../../../../src/core/lanes/rate/measures/measures.ts";
+import { RateUse } from "../../../../src/core/lanes/rate/measures/rate-use.ts";
 
 /** Whether a rate counts as used after a second in which 1,000 bytes/ms were delivered, and some intervals of 25 ms that were limited or not. */
 function wasUsed(limited: string, rate: number): boolean {

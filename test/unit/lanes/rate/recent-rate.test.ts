@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { RecentRate } from "../../../../src/core/lanes/rate/recent-rate.ts";
+import { RecentRate } from "../../../../src/core/lanes/rate/measures/recent-rate.ts";
 
 describe("RecentRate", () => {
   it("is the mean over the whole tenths of the last second", () => {

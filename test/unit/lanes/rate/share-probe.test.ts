@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { ShareProbe } from "../../../../src/core/lanes/rate/share-probe.ts";
+import { ShareProbe } from "../../../../src/core/lanes/rate/probes/share-probe.ts";
 
 /** The result of a pause of 10 ms at time 100, if packets waited 40 ms before it and this long after it. */
 function judge(after: number): number {

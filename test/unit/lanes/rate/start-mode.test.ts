@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import type { Interval } from "../../../../src/core/lanes/rate/measures.ts";
-import { Measures } from "../../../../src/core/lanes/rate/measures.ts";
-import { StartMode } from "../../../../src/core/lanes/rate/start-mode.ts";
+import type { Interval } from "../../../../src/core/lanes/rate/measures/measures.ts";
+import { Measures } from "../../../../src/core/lanes/rate/measures/measures.ts";
+import { StartMode } from "../../../../src/core/lanes/rate/modes/start-mode.ts";
 
 const RTT = 100;
 /** Delay in milliseconds that does not count as a queue. */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { TurnDelay } from "../../../../src/core/lanes/rate/turn-delay.ts";
+import { TurnDelay } from "../../../../src/core/lanes/rate/measures/turn-delay.ts";
 
 describe("the delay of turns", () => {
   it("is the time since a turn was due, and nothing if it comes earlier or none was due", () => {

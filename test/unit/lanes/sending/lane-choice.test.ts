@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { PathDelay } from "../../../../src/core/lanes/rate/path-delay.ts";
+import { PathDelay } from "../../../../src/core/lanes/rate/measures/path-delay.ts";
 import { LaneChoice } from "../../../../src/core/lanes/sending/lane-choice.ts";
 
 describe("LaneChoice", () => {

@@ -13,10 +13,10 @@
  * the burst has arrived, and it found no room.
  */
 
-import { targetFor } from "./delay-mode.ts";
-import { CROWD } from "./demand-slack.ts";
-import { DropShare } from "./drop-share.ts";
-import type { Interval, Measures } from "./measures.ts";
+import { CROWD } from "../demand-slack.ts";
+import { DropShare } from "../measures/drop-share.ts";
+import type { Interval, Measures } from "../measures/measures.ts";
+import { targetFor } from "../modes/delay-mode.ts";
 
 const NEVER = Number.POSITIVE_INFINITY;
 /** Excess of a burst, in milliseconds at the path's rate, and the length of a burst, unless intervals are longer. */

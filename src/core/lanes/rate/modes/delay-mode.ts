@@ -14,8 +14,8 @@
  * but never a quarter beyond the rate that the path has proved to take. A queue too short to show in the delay shows in a surge of losses,
  * if the session was sending at its rate (rate-use.ts).
  */
-import type { Interval, Measures } from "./measures.ts";
-import { RateUse } from "./rate-use.ts";
+import type { Interval, Measures } from "../measures/measures.ts";
+import { RateUse } from "../measures/rate-use.ts";
 
 const PACKET_BYTES = 1_250;
 const MIN_TARGET_MS = 1;

@@ -11,7 +11,7 @@
  * on, as slow start does after a false sign in HyStart++ (RFC 9406 §4.2). Its window then grows to no more than the first one and twice what
  * the path has delivered in a round trip, because a longer one would only fill the queue.
  */
-import type { Interval, Measures } from "./measures.ts";
+import type { Interval, Measures } from "../measures/measures.ts";
 
 const FIRST_WINDOW_BYTES = 30_000;
 const PACE = 2;

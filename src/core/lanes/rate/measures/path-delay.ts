@@ -10,7 +10,7 @@
  * of each interval counts, because a queue delays all frames, but chance delays only some (Copa's standing RTT: Arun and Balakrishnan, NSDI
  * 2018).
  */
-import type { LaneState } from "../lane-state.ts";
+import type { LaneState } from "../../lane-state.ts";
 
 const PERIOD_MS = 10_000;
 /**
