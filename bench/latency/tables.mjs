@@ -17,6 +17,9 @@ const GOALS = {
 };
 /** How a change of the link is found: this near to the end of the time until the next, in rate and in delay. */
 const SETTLED = { rate: 0.85, delay: 1.25, slackMs: 5 };
+const SHARES = /** @type {const} */ (["p50", "p99"]);
+/** Seconds whose delays the table of changes shows, from the change. */
+const SECONDS = [-1, 0, 1, 2, 3];
 
 /** @template T @param {T[]} items @param {(item: T) => string} key @returns {Map<string, T[]>}  in the order in which they came */
 export function groupBy(items, key) {
@@ -152,26 +155,41 @@ function detailTable(records, group, way) {
 /**
  * Seconds from a change of the link until a flow is near what it comes to in the end, and stays there for a second.
  *
- * @param {FlowResult} flow @param {number} at  of the change, s @returns {number} NaN: never
+ * @param {FlowResult} flow @param {number} at  of the change, s @param {"p50" | "p99"} share  of the delays in each interval
+ * @returns {number} NaN: never
  */
-export function settling({ bins }, at) {
+export function settling({ bins }, at, share = "p50") {
   if (bins === undefined) return Number.NaN;
   const first = Math.ceil((at * 1000) / bins.ms);
   const after = bins.received.slice(first);
   const tail = Math.floor(after.length / 2);
   // The end cuts the last bin short.
   const rate = median(after.slice(tail, -1));
-  const wait = median(bins.p50.slice(first + tail, -1));
+  const wait = median(bins[share].slice(first + tail, -1));
   const second = Math.ceil(1000 / bins.ms);
   const isSettled = after.map(
     (received, i) =>
-      received >= SETTLED.rate * rate && bins.p50[first + i] <= SETTLED.delay * wait + SETTLED.slackMs,
+      received >= SETTLED.rate * rate && bins[share][first + i] <= SETTLED.delay * wait + SETTLED.slackMs,
   );
   const found = isSettled.findIndex(
     (_, i) =>
       i + second <= isSettled.length && isSettled.slice(i, i + second).filter(Boolean).length >= 0.8 * second,
   );
   return found < 0 ? Number.NaN : (found * bins.ms) / 1000;
+}
+
+/** The median of p50 and the highest p99 of the intervals in one second. @param {Sample[]} runs @param {number} from  s */
+function secondOf(runs, from) {
+  const of = (/** @type {"p50" | "p99"} */ share) =>
+    runs.map(({ flow: { bins } }) => {
+      if (bins === undefined) return [];
+      const delays = bins[share].map((ms, i) => (bins.received[i] === 0 ? Number.NaN : ms));
+      const [first, end] = [from, from + 1].map((s) => Math.ceil((s * 1000) / bins.ms));
+      return delays.slice(first, end).filter(Number.isFinite);
+    });
+  const p50 = median(of("p50").flatMap((delays) => (delays.length === 0 ? [] : [median(delays)])));
+  const p99 = median(of("p99").flatMap((delays) => (delays.length === 0 ? [] : [Math.max(...delays)])));
+  return `${format(p50)}/${format(p99)}`;
 }
 
 /** @param {CaseRecord[]} records @param {(scenario: string) => number | undefined} changeAt @returns {Table} */
@@ -189,16 +207,23 @@ function changesTable(records, changeAt) {
     return [
       `${record.scenario}, ${titleOf(record.way)}: ${flow.name}`,
       record.subject,
-      format(
-        middle(runs, (run) => settling(run.flow, at)),
-        1,
+      ...SHARES.map((share) =>
+        format(
+          middle(runs, (run) => settling(run.flow, at, share)),
+          1,
+        ),
       ),
+      ...SECONDS.map((second) => secondOf(runs, at + second)),
       format(middle(runs, late), 1),
     ];
   });
   return {
-    title: "Until a change of the link is found",
-    header: ["scenario", "subject", "s until settled", "p50 ms at the end"],
+    title: "Until a change of the link is found; p50/p99 ms by seconds after it",
+    header: [
+      ...["scenario", "subject", "s until settled", "s until p99 is"],
+      ...SECONDS.map((second) => (second < 0 ? "before" : `${second} to ${second + 1} s`)),
+      "p50 ms at the end",
+    ],
     rows,
   };
 }
