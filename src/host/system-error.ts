@@ -3,3 +3,17 @@ export function systemErrorCode(error: unknown): string | undefined {
   const code = (error as { code?: unknown } | undefined)?.code;
   return typeof code === "string" ? code : undefined;
 }
+
+/** Errors of opening a socket on any port, when the system has no more descriptors, memory or free ports. */
+const NO_MORE_SOCKETS: ReadonlySet<string | undefined> = new Set([
+  "EMFILE",
+  "ENFILE",
+  "ENOBUFS",
+  "ENOMEM",
+  "EADDRINUSE",
+]);
+
+/** Whether a socket on any port could not be opened because the system has no more. */
+export function hasNoMoreSockets(error: Error | undefined): boolean {
+  return NO_MORE_SOCKETS.has(systemErrorCode(error));
+}

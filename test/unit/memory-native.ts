@@ -263,6 +263,8 @@ export class MemoryNative {
   /** Datagrams that shortcuts have carried, and rows and reads passed to the script. */
   carried = 0;
   entered = 0;
+  /** How many UDP sockets the system permits. */
+  maxSockets = Number.POSITIVE_INFINITY;
   /** `TIME PORT` of each socket that was closed. */
   readonly closed: string[] = [];
 
@@ -441,9 +443,11 @@ export class MemoryNative {
     this.carried++;
   }
 
-  #sendFrom(socket: number, to: AddressBytes, bytes: Uint8Array): void {
+  /** @returns false if the socket is closed */
+  #sendFrom(socket: number, to: AddressBytes, bytes: Uint8Array): boolean {
     const from = this.#sockets.get(socket)?.address;
     if (from !== undefined) this.#net.send(from, to, bytes);
+    return from !== undefined;
   }
 
   // Streams
@@ -690,6 +694,8 @@ export class MemoryNative {
         this.#onBatch = onBatch;
       },
       udpOpen: (address) => {
+        if (this.#sockets.size >= this.maxSockets)
+          throw Object.assign(new Error("no more"), { code: "EMFILE" });
         const host = formatHost(copyAddress(address, 0, address.length));
         const port = addressPort(copyAddress(address, 0, address.length)) || net.nextPort++;
         const own = makeAddress(host === "0.0.0.0" ? this.#ip : host, port)!;
@@ -709,13 +715,15 @@ export class MemoryNative {
       udpPort: (id) => addressPort(this.#sockets.get(id)!.address),
       udpReceiveBuffer: () => 1 << 24,
       udpSend: (data, rows, count, addresses, headers) => {
+        let dropped = 0;
         for (let row = 0; row < count; row++) {
           const [id, headerAt, headerLength, at, length, addressAt] = rows.subarray(row * SEND_ROW_INTS);
           const to = copyAddress(addresses, addressAt, addresses[addressAt] === ATYP_IPV4 ? 7 : 19);
           const header = headers.subarray(headerAt, headerAt + headerLength);
-          this.#sendFrom(id, to, Uint8Array.from([...header, ...data.subarray(at, at + length)]));
+          const bytes = Uint8Array.from([...header, ...data.subarray(at, at + length)]);
+          if (!this.#sendFrom(id, to, bytes)) dropped++;
         }
-        return 0;
+        return dropped;
       },
       udpCounts: () => {},
       tcpListen: (address, _reusePort, _backlog, onAccept) => {

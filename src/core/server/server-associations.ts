@@ -1,6 +1,7 @@
 import { isDomain } from "../../wire/capsule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { copyAddress, sameBytes } from "../../wire/socket-address.ts";
+import type { DropReason } from "../counters.ts";
 import type { Datapath } from "../datapath/datapath.ts";
 import { TYPESCRIPT_DATAPATH } from "../datapath/typescript-datapath.ts";
 import { grown } from "../grown.ts";
@@ -69,6 +70,8 @@ export class ServerAssociations {
   latency = new Uint8Array(64);
   /** DSCP of datagrams to targets (RFC 2474); 0 until the client sets another. */
   dscp = new Uint8Array(64);
+  /** The reason for which datagrams of an association are dropped that the host still has when it ends. */
+  readonly droppedAs: DropReason[] = [];
   readonly idle = new IdleLists(IDLE_GRAIN_MS);
 
   readonly #limits: AssociationLimits;
@@ -106,6 +109,7 @@ export class ServerAssociations {
     this.wireId[slot] = id;
     this.latency[slot] = NO_LATENCY;
     this.dscp[slot] = 0;
+    this.droppedAs[slot] = "unknown_context";
     this.#lastReply[slot] = NONE;
     this.#answers[slot] = 0;
     this.idle.touch(now, slot, quietAssociations(session));

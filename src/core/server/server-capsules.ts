@@ -24,7 +24,7 @@ import {
 import { LATENCY_CLASSES } from "../../wire/latency-class.ts";
 import { CAPSULE_MEASURE, CAPSULE_PROBE } from "../../wire/probe.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
-import type { DropReason } from "../counters.ts";
+import type { DropReason, RefusalReason } from "../counters.ts";
 import { ProtocolError } from "../errors.ts";
 import { ReleasedBatch } from "../lanes/receiving/released-batch.ts";
 import type { DatagramBatch } from "../session/datagram-batch.ts";
@@ -36,6 +36,7 @@ import { decodeCompressionAssign } from "./bound-tunnels.ts";
 import type { ServerAssociations } from "./server-associations.ts";
 import { HIDDEN_ID, isAddress } from "./server-associations.ts";
 import type { ServerFlows } from "./server-flows.ts";
+import { dropReasonOf } from "./server-flows.ts";
 import type { ServerLanes } from "./server-lanes.ts";
 import type { ServerParts } from "./server-parts.ts";
 import type { Connection, Session } from "./sessions/server-session.ts";
@@ -87,7 +88,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
         return;
       }
       if (id === 0 || id !== session.bound?.uncompressed) {
-        this.#drop("unknown_context", NONE, undefined, data, payload, end - payload);
+        this.#drop(this.#reasonOfEnded(session, id), NONE, undefined, data, payload, end - payload);
         if (session.kind === "native" && id <= this.#parts.maxId && session.unknown.shallAnswer(now, id)) {
           // A CLOSE alone would refuse a context whose registration the client still waits for.
           this.#parts.port.send(connection, encodeCompressionAck(id));
@@ -127,6 +128,10 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
       this.#send(now, slot, data, at, length);
       contexts.shortcuts.noteBatch(connection.tunnel, slot, false);
     }
+  }
+
+  #reasonOfEnded(session: Session, context: number): DropReason {
+    return session.endedContexts.reasonOf(context) ?? "unknown_context";
   }
 
   #drop(
@@ -203,7 +208,8 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
       scheduler.takeReleased(released.bytes, released.end);
       const slot = session.contextById.get(id);
       if (slot === undefined) {
-        this.#drop("unknown_context", NONE, undefined, released.bytes, released.end, length);
+        const reason = this.#reasonOfEnded(session, id);
+        this.#drop(reason, NONE, undefined, released.bytes, released.end, length);
       } else {
         this.#send(now, slot, released.bytes, released.end, length);
         released.end += length;
@@ -346,6 +352,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     if (!bound.register(id)) return "COMPRESSION_ASSIGN, id";
     if (id > this.#parts.maxId) {
       this.#parts.counters.refused.context_limit++;
+      session.endedContexts.note(id, "context_limit");
       this.#parts.port.send(connection, encodeCompressionClose(id));
       return undefined;
     }
@@ -379,12 +386,15 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     }
     if (session.lanes?.closedAssociations.has(2 * id)) return;
     if (session.holder?.hasRoomForAssociation === false) {
-      this.#parts.counters.refused.key_association_limit++;
-      this.#parts.port.send(connection, encodeAssociationClose(id, "limit"));
-      return;
+      this.#refuseAssociation(connection, session, id, "key_association_limit");
+    } else if (this.#flows.openAssociation(now, session, connection, id, source) === NONE) {
+      this.#refuseAssociation(connection, session, id, "association_limit");
     }
-    if (this.#flows.openAssociation(now, session, connection, id, source) !== NONE) return;
-    this.#parts.counters.refused.association_limit++;
+  }
+
+  #refuseAssociation(connection: Connection, session: Session, id: number, why: RefusalReason): void {
+    this.#parts.counters.refused[why]++;
+    session.endedAssociations.note(id, "limit");
     this.#parts.port.send(connection, encodeAssociationClose(id, "limit"));
   }
 
@@ -423,7 +433,9 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     if (session.lanes?.closedContexts.has(id)) return true;
     if (association === undefined) {
       // The client believes that it is open, and will open it again or end it.
-      this.#parts.port.send(connection, encodeAssociationClose(associationId, "idle"));
+      const reason = session.endedAssociations.reasonOf(associationId) ?? "idle";
+      session.endedContexts.note(id, dropReasonOf(reason));
+      this.#parts.port.send(connection, encodeAssociationClose(associationId, reason));
       this.#parts.port.send(connection, encodeCompressionClose(id));
     } else this.#registerContext(now, connection, session, association, id, address);
     return true;
@@ -442,6 +454,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     if (isDenied) {
       this.#parts.counters.refused.target_denied++;
       session.unknown.noteRefused(now, id);
+      session.endedContexts.note(id, "refused_target");
       this.#parts.port.send(connection, encodeCompressionClose(id));
       return;
     }
@@ -495,7 +508,9 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
       for (const datagram of held) {
         this.#drop(reason, association, contexts.address[slot], datagram, 0, datagram.length);
       }
-      this.#table.sessionOf[association]?.unknown.noteRefused(now, contexts.id[slot]);
+      const session = this.#table.sessionOf[association];
+      session?.unknown.noteRefused(now, contexts.id[slot]);
+      session?.endedContexts.note(contexts.id[slot], reason);
       if (connection !== undefined) port.send(connection, encodeCompressionClose(contexts.id[slot]));
       this.#flows.releaseContext(slot);
       return;

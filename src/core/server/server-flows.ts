@@ -2,6 +2,7 @@ import type { CloseReason } from "../../wire/capsule.ts";
 import { encodeAssociationClose, encodeCompressionAck, encodeCompressionClose } from "../../wire/capsule.ts";
 import { encodeRefusal } from "../../wire/http/upgrade.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
+import type { DropReason } from "../counters.ts";
 import { CONTEXT_RESOLVING } from "../session/session-model.ts";
 import type { ServerAssociations } from "./server-associations.ts";
 import { answeredAssociations, HIDDEN_ID, quietAssociations, senderContexts } from "./server-associations.ts";
@@ -12,6 +13,12 @@ import type { Connection, Session } from "./sessions/server-session.ts";
 
 const NONE = -1;
 const CONTEXT_IDLE_MS = 300_000;
+
+/** The reason for which datagrams are dropped that arrive for an association after it has ended, or wait in it then. */
+export function dropReasonOf(reason: CloseReason): DropReason {
+  if (reason === "limit" || reason === "evicted") return "association_limit";
+  return reason === "failed" ? "send_error" : "unknown_context";
+}
 
 /**
  * Opens and ends the associations and contexts of a server, makes room for them at a bound, expires idle ones, and informs the
@@ -60,8 +67,10 @@ export class ServerFlows {
   closeAssociation(slot: number): void {
     const session = this.#table.sessionOf[slot]!;
     const { contexts } = this.#table;
+    const dropped = this.#table.droppedAs[slot];
     for (let context = contexts.first(slot); context !== NONE; context = contexts.next(context)) {
-      this.#forgetName(session, context);
+      if (dropped !== "unknown_context") session.endedContexts.note(contexts.id[context], dropped);
+      this.#forgetName(session, context, dropped === "unknown_context" ? "unresolved" : dropped);
     }
     this.#parts.pool.removeFlow(slot);
     session.lanes?.scheduler.removeFlow(slot);
@@ -76,23 +85,30 @@ export class ServerFlows {
     if (session === undefined) return false;
     const victim = this.#table.victimAmong(session, this.#parts.sessions.values());
     if (victim === "refused" || victim === association) {
-      this.#parts.counters.refused.association_limit++;
-      this.dismiss(now, association, "limit");
+      this.#refuse(now, association);
       return false;
     }
     this.evict(now, victim);
     return true;
   }
 
+  #refuse(now: number, association: number): void {
+    this.#parts.counters.refused.association_limit++;
+    this.dismiss(now, association, "limit");
+  }
+
   /** See `TunnelServer.handleSocketFailed`. */
-  handleSocketFailed(now: number, association: number): void {
-    if (this.#table.sessionOf[association] !== undefined) this.dismiss(now, association, "failed");
+  handleSocketFailed(now: number, association: number, isLimit: boolean): void {
+    if (this.#table.sessionOf[association] === undefined) return;
+    if (isLimit) this.#refuse(now, association);
+    else this.dismiss(now, association, "failed");
   }
 
   /** Ends an association that the client has not ended, and sends the client the reason. */
   dismiss(now: number, association: number, reason: CloseReason): void {
     const connection = this.#lanes.connectionFor(association);
     const session = this.#table.sessionOf[association]!;
+    this.#table.droppedAs[association] = dropReasonOf(reason);
     if (session.kind !== "native") {
       if (connection?.state === "binding") this.#parts.port.send(connection, encodeRefusal(503, undefined));
       this.#parts.port.endSession(now, session, reason);
@@ -101,6 +117,7 @@ export class ServerFlows {
     if (connection !== undefined) {
       this.#parts.port.send(connection, encodeAssociationClose(this.#table.wireId[association], reason));
     }
+    session.endedAssociations.note(this.#table.wireId[association], reason);
     this.closeAssociation(association);
   }
 
@@ -141,14 +158,19 @@ export class ServerFlows {
 
   makeRoomForClientContext(session: Session): void {
     const victim = this.#table.victimForClient(session);
-    if (victim !== NONE) this.closeContext(victim);
+    if (victim !== NONE) this.#evictContext(session, victim);
   }
 
   makeRoomForSenderContext(now: number, session: Session, isAnswer: boolean): boolean {
     const victim = this.#table.victimForSender(now, session, isAnswer);
     if (victim === "refused") return false;
-    if (victim !== NONE) this.closeContext(victim);
+    if (victim !== NONE) this.#evictContext(session, victim);
     return true;
+  }
+
+  #evictContext(session: Session, slot: number): void {
+    session.endedContexts.note(this.#table.contexts.id[slot], "context_limit");
+    this.closeContext(slot);
   }
 
   /** Releases a context, and closes it at the client unless it is hidden. */
@@ -178,15 +200,15 @@ export class ServerFlows {
   }
 
   /** Drops the datagrams that wait for the name of a context that ends. */
-  #forgetName(session: Session | undefined, slot: number): void {
+  #forgetName(session: Session | undefined, slot: number, reason: DropReason = "unresolved"): void {
     const { counters, names } = this.#parts;
     const { contexts, source } = this.#table;
     const association = contexts.association[slot];
     const local = source[association];
     const remote = contexts.address[slot];
     for (const held of names.forget(session?.lookups, slot)) {
-      counters.drops.unresolved++;
-      counters.tap?.record(true, "unresolved", association, local, remote, held, 0, held.length);
+      counters.drops[reason]++;
+      counters.tap?.record(true, reason, association, local, remote, held, 0, held.length);
     }
   }
 

@@ -3,6 +3,7 @@ import { encodeRefusal } from "../../wire/http/upgrade.ts";
 import type { LatencyClass } from "../../wire/latency-class.ts";
 import { LATENCY_CLASSES } from "../../wire/latency-class.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
+import type { DropReason } from "../counters.ts";
 import { Counters } from "../counters.ts";
 import { Deadlines } from "../deadlines.ts";
 import { KeyTable } from "../keys/key-table.ts";
@@ -364,9 +365,18 @@ export class TunnelServer {
     return this.#flows.makeRoomForSocket(now, association);
   }
 
-  /** Ends an association whose socket has failed for good. */
-  handleSocketFailed(now: number, association: number): void {
-    this.#flows.handleSocketFailed(now, association);
+  /**
+   * Ends an association whose socket has failed for good.
+   *
+   * @param isLimit  whether the system has no more sockets; the client is informed of a limit then
+   */
+  handleSocketFailed(now: number, association: number, isLimit = false): void {
+    this.#flows.handleSocketFailed(now, association, isLimit);
+  }
+
+  /** The reason for which datagrams are dropped that the host still has of an association that has ended. */
+  dropReasonOf(association: number): DropReason {
+    return this.#associations.droppedAs[association];
   }
 
   /**

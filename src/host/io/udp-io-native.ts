@@ -101,7 +101,7 @@ class NativeUdpIo implements UdpIo {
     } catch (error) {
       // Only once the caller has the socket that the error concerns.
       void Promise.resolve().then(() => onBindError(error as Error));
-      return new NativeUdpSocket(this, -1, 0, options);
+      return new NativeUdpSocket(this, -1, 0, options, error as Error);
     }
   }
 
@@ -299,10 +299,12 @@ class NativeUdpSocket implements UdpSocket {
   /** The module copies datagrams that the system does not accept at once. */
   readonly onDatagrams: OnDatagrams;
   readonly onUnreachable: OnUnreachable | undefined;
+  readonly error: Error | undefined;
   readonly #io: NativeUdpIo;
   #id: number;
 
-  constructor(io: NativeUdpIo, id: number, port: number, options: UdpSocketOptions) {
+  constructor(io: NativeUdpIo, id: number, port: number, options: UdpSocketOptions, error?: Error) {
+    this.error = error;
     this.#io = io;
     this.#id = id;
     this.port = port;

@@ -75,6 +75,8 @@ export interface UdpSocket {
   readonly receiveBufferBytes?: number;
   /** Its number in the native module, negative once it is closed; native I/O only. */
   readonly number?: number;
+  /** Why it cannot be used, if that is known already; `onBindError` follows. */
+  readonly error?: Error | undefined;
   /**
    * Sends `header` (if given) and the payload as one datagram, no later than {@link UdpIo.flush}. The memory is borrowed until then;
    * node:dgram sends later and borrows it for longer, so it must not change at all.

@@ -12,6 +12,11 @@ export class AssociationSockets {
     this.#limit = limit;
   }
 
+  /** How many sockets are open. */
+  get count(): number {
+    return this.#count;
+  }
+
   get isFull(): boolean {
     return this.#count >= this.#limit;
   }

@@ -42,8 +42,9 @@ export class PathEgress implements ServerEgress, UdpPathHost {
       const target = contexts.target[context[i]];
       if (target === undefined) {
         // The context has ended since the datagram came, because its session has failed.
-        counters.drops.unknown_context++;
-        if (tap !== undefined) this.#host.records.record(tap, "unknown_context", data, i);
+        const reason = core.dropReasonOf(number);
+        counters.drops[reason]++;
+        if (tap !== undefined) this.#host.records.record(tap, reason, data, i);
         continue;
       }
       if (!this.#isOpen[number]) {

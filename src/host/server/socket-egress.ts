@@ -8,6 +8,7 @@ import { publicIps } from "../addresses/public-addresses.ts";
 import type { FlowEnd } from "../io/shortcuts.ts";
 import type { UdpSocket } from "../io/udp-io.ts";
 import { Remote } from "../io/udp-io.ts";
+import { hasNoMoreSockets } from "../system-error.ts";
 import type { AssociationSockets } from "./association-sockets.ts";
 import type { EgressHost, ServerEgress } from "./server-egress.ts";
 
@@ -58,7 +59,8 @@ export class SocketEgress implements ServerEgress {
       const dropped =
         socket === undefined ? end - at : socket.sendAll(undefined, data, offset, length, at, end, remote);
       if (dropped === 0) continue;
-      const reason = socket === undefined ? "association_limit" : "send_error";
+      const isLimit = socket === undefined || hasNoMoreSockets(socket.error);
+      const reason = isLimit ? "association_limit" : "send_error";
       counters.drops[reason] += dropped;
       if (tap !== undefined) this.#host.records.record(tap, reason, data, at);
     }
@@ -67,11 +69,12 @@ export class SocketEgress implements ServerEgress {
 
   /** Drops rows of a context that has ended since they came: its association was evicted for a socket, or its session has failed. */
   #dropEnded(data: Uint8Array, first: number, end: number): void {
-    const { counters } = this.#host.core;
-    const { drops, tap } = counters;
-    drops.unknown_context += end - first;
+    const { core, records } = this.#host;
+    const { drops, tap } = core.counters;
+    const reason = core.dropReasonOf(core.outgoing.association[first]);
+    drops[reason] += end - first;
     if (tap === undefined) return;
-    for (let i = first; i < end; i++) this.#host.records.record(tap, "unknown_context", data, i);
+    for (let i = first; i < end; i++) records.record(tap, reason, data, i);
   }
 
   /** The end of a shortcut; undefined while the association has no socket for its target. */
@@ -81,13 +84,20 @@ export class SocketEgress implements ServerEgress {
     return socket && { socket, remote: new Remote(target!), header: undefined };
   }
 
-  /** @returns undefined if the limit of sockets is reached and no other association can be evicted */
-  #socketFor(association: number, target: AddressBytes): UdpSocket | undefined {
+  /**
+   * @param mayEvict  whether another association may be evicted for it
+   * @returns undefined if there is no room for another socket, and then the association has ended if `mayEvict` is true
+   */
+  #socketFor(association: number, target: AddressBytes, mayEvict = true): UdpSocket | undefined {
     const isIpv6 = target[0] === ATYP_IPV6;
     const known = this.#sockets.find(association, isIpv6);
     if (known !== undefined) return known;
-    if (this.#sockets.isFull && !this.#makeRoom(association)) return undefined;
-    return this.open(association, isIpv6, undefined);
+    if (this.#sockets.isFull && !(mayEvict && this.#makeRoom(association))) return undefined;
+    const socket = this.open(association, isIpv6, undefined);
+    if (!hasNoMoreSockets(socket.error)) return socket;
+    // The system has fewer than the limit assumes, or something else has taken them.
+    this.#sockets.remove(association, isIpv6);
+    return mayEvict && this.#makeRoom(association) ? this.open(association, isIpv6, undefined) : undefined;
   }
 
   /** @param descriptor  of a socket from another process; undefined for a new one */
@@ -114,9 +124,13 @@ export class SocketEgress implements ServerEgress {
         driver.schedule();
       },
       onBindError: (error) => {
-        log.warn({ error: error.message }, "cannot open a UDP socket");
-        if (sockets.find(association, isIpv6) !== socket) return;
-        core.handleSocketFailed(system.now(), association);
+        const isLimit = hasNoMoreSockets(error);
+        const isInUse = sockets.find(association, isIpv6) === socket;
+        // Where others were evicted, the counters tell.
+        const level = isLimit && !isInUse ? "debug" : "warn";
+        log[level]({ error: error.message }, "cannot open a UDP socket");
+        if (!isInUse) return;
+        core.handleSocketFailed(system.now(), association, isLimit);
         driver.drain();
       },
     });
@@ -124,12 +138,23 @@ export class SocketEgress implements ServerEgress {
     return socket;
   }
 
-  /** Evicts an association before the system refuses a socket; its sockets are closed at once. */
+  /** Evicts associations until a socket is closed. @returns false if that is impossible, and `association` itself has ended */
   #makeRoom(association: number): boolean {
-    const { core, driver } = this.#host;
-    const isPossible = core.makeRoomForSocket(driver.now(), association);
+    const { core, driver, system } = this.#host;
+    const { count } = this.#sockets;
+    // What the batch has for an association that is evicted leaves first.
+    core.counters.drops.send_error += system.io.udp.flush();
+    // Without sockets here, something else has them all.
+    if (count === 0) core.handleSocketFailed(driver.now(), association, true);
     this.#host.handleOutputs();
-    return isPossible && !this.#sockets.isFull;
+    if (count === 0) return false;
+    // Some have no socket yet.
+    while (this.#sockets.count >= count) {
+      const isPossible = core.makeRoomForSocket(driver.now(), association);
+      this.#host.handleOutputs();
+      if (!isPossible) return false;
+    }
+    return true;
   }
 
   bind(association: number, target: AddressBytes | undefined, localIp: string | undefined): void {
@@ -139,8 +164,7 @@ export class SocketEgress implements ServerEgress {
     const bound: string[] = [];
     for (const address of addresses) {
       // No association is evicted for a second family.
-      if (bound.length > 0 && this.#sockets.isFull) break;
-      const port = this.#socketFor(association, address)?.port ?? 0;
+      const port = this.#socketFor(association, address, bound.length === 0)?.port ?? 0;
       if (port > 0) bound.push(formatEndpoint(formatHost(address), port));
       // The socket reports later why it failed, and no longer belongs to the association then.
       else this.#sockets.remove(association, address[0] === ATYP_IPV6);

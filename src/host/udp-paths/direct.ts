@@ -2,6 +2,7 @@ import type { ReceivedDatagrams } from "../../core/session/received-datagrams.ts
 import { ATYP_IPV6 } from "../../wire/socket-address.ts";
 import type { Outgoing } from "../addresses/outgoing.ts";
 import type { UdpIo, UdpSocket } from "../io/udp-io.ts";
+import { hasNoMoreSockets } from "../system-error.ts";
 import { RemoteCache } from "./remote-cache.ts";
 import type { OutgoingDatagram, UdpPath, UdpPathHost } from "./udp-path.ts";
 
@@ -37,7 +38,8 @@ export class DirectPath implements UdpPath {
       this.#dscps[place] = dscp;
     }
     const remote = this.#remotes.get(addresses, addressOffset, addressLength);
-    if (!socket.send(undefined, data, offset, length, remote)) this.#host.drop("send_error", 1);
+    if (socket.send(undefined, data, offset, length, remote)) return;
+    this.#host.drop(hasNoMoreSockets(socket.error) ? "association_limit" : "send_error", 1);
   }
 
   flush(): void {
@@ -70,7 +72,12 @@ export class DirectPath implements UdpPath {
       onUnreachable: (remote, kind, mtu) => {
         if (this.#sockets[place] === socket) this.#host.refuse(association, remote, kind, mtu);
       },
-      onBindError: () => this.#host.drop("send_error", 1),
+      onBindError: () => {
+        if (this.#sockets[place] !== socket) return;
+        // The next datagram opens another one.
+        socket.close();
+        this.#sockets[place] = undefined;
+      },
     });
     this.#sockets[place] = socket;
     this.#dscps[place] = 0;

@@ -36,6 +36,7 @@ class PlainUdpSocket implements UdpSocket {
   readonly #zones: string[] = [];
   #port = 0;
   #isClosed = false;
+  #error: Error | undefined;
 
   constructor({ family, host, port, outgoing, onDatagrams, onBindError }: UdpSocketOptions) {
     const socket = createSocket({
@@ -51,7 +52,9 @@ class PlainUdpSocket implements UdpSocket {
     });
     socket.on("error", (error) => {
       // Only once the caller has the socket that the error concerns.
-      if (this.#port === 0 && !this.#isClosed) queueMicrotask(() => onBindError(error));
+      if (this.#port > 0 || this.#isClosed) return;
+      this.#error = error;
+      queueMicrotask(() => onBindError(error));
     });
     socket.once("listening", () => {
       this.#port = socket.address().port;
@@ -68,6 +71,10 @@ class PlainUdpSocket implements UdpSocket {
 
   get port(): number {
     return this.#port;
+  }
+
+  get error(): Error | undefined {
+    return this.#error;
   }
 
   get receiveBufferBytes(): number {

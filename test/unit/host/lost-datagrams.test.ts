@@ -16,6 +16,7 @@ import { OutgoingDatagram } from "../../../src/host/udp-paths/udp-path.ts";
 import type { AddressBytes } from "../../../src/wire/socket-address.ts";
 import { makeAddress } from "../../../src/wire/socket-address.ts";
 import { LOCAL } from "../memory-exchange.ts";
+import { MemoryNet } from "../memory-native.ts";
 import { MemoryWorld } from "../memory-system.ts";
 import { udpPacket } from "../packet-oracle.ts";
 
@@ -53,6 +54,8 @@ function serverWith(sockets: AssociationSockets, system: MemoryWorld["system"]) 
   const records: string[] = [];
   counters.tap = { record: (_isIn, reason) => records.push(reason ?? "sent") };
   const core = {
+    dropReasonOf: (association: number) =>
+      target[association] === undefined ? "association_limit" : "send_error",
     ...{ outgoing, counters, contexts: { target, address: target, generation } },
     forbidsFragments: () => false,
     latencyOf: () => undefined,
@@ -163,8 +166,8 @@ describe("A datagram is counted that is lost because", () => {
     core.outgoing.count = 0;
     for (const slot of [1, 0, 0]) core.outgoing.add(slot, slot, 0, 10);
     egress.send(core.outgoing.data);
-    expect(core.counters.drops.unknown_context).toBe(2);
-    expect(records).toEqual(["unknown_context", "unknown_context"]);
+    expect(core.counters.drops.association_limit).toBe(2);
+    expect(records).toEqual(["association_limit", "association_limit"]);
   });
 
   it("its context ended before it left by a way for UDP", async () => {
@@ -178,7 +181,22 @@ describe("A datagram is counted that is lost because", () => {
     core.contexts.target[0] = undefined;
     egress.send(core.outgoing.data);
     expect(sent).toBe(1);
-    expect(core.counters.drops.unknown_context).toBe(2);
-    expect(records).toEqual(["unknown_context", "unknown_context"]);
+    expect(core.counters.drops.association_limit).toBe(2);
+    expect(records).toEqual(["association_limit", "association_limit"]);
   });
+});
+
+it("A datagram is sent although its association is evicted for the socket of one behind it in the same batch", async () => {
+  const net = new MemoryNet(1, false);
+  const got: number[] = [];
+  net.open("192.0.2.1", 53, (bytes) => got.push(bytes[0]));
+  const sockets = new AssociationSockets(1);
+  const { core, host } = serverWith(sockets, net.process("198.51.100.1").system);
+  core.counters.tap = undefined;
+  core.outgoing.data.set([7, 8]);
+  for (const slot of [0, 1]) core.outgoing.add(slot, slot, slot, 1);
+  new SocketEgress(host, sockets, []).send(core.outgoing.data);
+  await net.settle();
+  expect(got).toEqual([7, 8]);
+  expect(core.counters.drops.send_error).toBe(0);
 });

@@ -1,4 +1,6 @@
+import { CLOSE_REASONS } from "../../../wire/capsule.ts";
 import type { UpgradeRequest } from "../../../wire/http/upgrade.ts";
+import { DROP_REASONS } from "../../counters.ts";
 import type { HeadBuffer } from "../../handshakes/head-buffer.ts";
 import type { NamedKey } from "../../keys/named-key.ts";
 import { MAX_LANES } from "../../lanes/lane-bits.ts";
@@ -9,6 +11,7 @@ import type { Tunnel } from "../../session/tunnel.ts";
 import { UnknownContexts } from "../../session/unknown-contexts.ts";
 import { TokenBucket } from "../../token-bucket.ts";
 import { BoundIds } from "../bound-tunnels.ts";
+import { EndedIds } from "./ended-ids.ts";
 import { UsedIds } from "./used-ids.ts";
 
 /** Most UNREACHABLE capsules that a client gets per second. */
@@ -72,6 +75,10 @@ export class Session {
   /** Set in a bound session. */
   readonly bound: BoundIds | undefined;
   readonly unknown = new UnknownContexts();
+  /** Associations that this end has refused or ended, ... */
+  readonly endedAssociations = new EndedIds(CLOSE_REASONS);
+  /** ... and contexts, with the reason under which datagrams that still arrive for them are counted. */
+  readonly endedContexts = new EndedIds(DROP_REASONS);
   readonly unreachable = new TokenBucket(UNREACHABLE_PER_SECOND);
   readonly lookups = new LookupTurns();
   /** Set in a native session with receipts. */
