@@ -1,4 +1,4 @@
-// Compares the compiled loops of the C library (capi/src/datapath-loops.c) with those of TypeScript, in the engine of the library,
+// Compares the compiled loops of the C library (capi/src/datapath/loops.c) with those of TypeScript, in the engine of the library,
 // on random rows and bytes: `npm run fuzz:datapath`, ten million rows; `-- --rows N --seed N --runner build/capi/tests/run-script`.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync } from "node:fs";

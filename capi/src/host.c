@@ -6,7 +6,7 @@
 #include <sys/resource.h>
 #endif
 
-#include "datapath.h"
+#include "datapath/datapath.h"
 #include "embedder/associations.h"
 #include "embedder/carrier.h"
 #include "embedder/packets.h"

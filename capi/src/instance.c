@@ -8,8 +8,8 @@
 #include "embedder/associations.h"
 #include "embedder/guest.h"
 #include "embedder/packets.h"
+#include "engine/scripts.h"
 #include "host.h"
-#include "scripts.h"
 
 #if UV_VERSION_HEX < 0x013200 && !defined(_WIN32)
 #include <pthread.h>

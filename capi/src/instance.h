@@ -4,7 +4,7 @@
 
 #include <uv.h>
 
-#include "engine.h"
+#include "engine/engine.h"
 #include "io/loop.h"
 #include "underpass.h"
 

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "datapath.h"
+#include "datapath/datapath.h"
 #include "quickjs.h"
 
 static int status = 0;

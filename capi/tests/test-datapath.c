@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "datapath-loops.h"
+#include "datapath/loops.h"
 
 static datapath_bytes bytes_of(size_t count) { return (datapath_bytes){calloc(count + 1, 1), count}; }
 

@@ -1,5 +1,5 @@
 // Compiles scripts, modules that import only each other, to QuickJS bytecode without sources and debug information, and writes the
-// bytecode as C (capi/src/scripts.h).
+// bytecode as C (capi/src/engine/scripts.h).
 //   compile-script LIST.txt OUTPUT.c [--swap]      LIST.txt: names of files in the folder `scripts` beside it, one a line
 //                                                  --swap: for a machine of the other byte order
 #include <stdbool.h>
@@ -76,7 +76,7 @@ static JSModuleDef *compile(JSContext *context, const char *name, void *opaque) 
 static int compare(const void *a, const void *b) { return strcmp(((const compiled *)a)->name, ((const compiled *)b)->name); }
 
 static void write_table(FILE *output) {
-  fprintf(output, "#include \"scripts.h\"\n\nconst uint8_t script_bytecode[] = {");
+  fprintf(output, "#include \"engine/scripts.h\"\n\nconst uint8_t script_bytecode[] = {");
   for (int i = 0; i < script_count; i++)
     for (size_t at = 0; at < scripts[i].bytes; at++) fprintf(output, "%s%u,", at % 32 == 0 ? "\n" : "", scripts[i].code[at]);
   fprintf(output, "\n};\n\nconst size_t SCRIPT_COUNT = %d;\nconst script SCRIPTS[] = {\n", script_count);

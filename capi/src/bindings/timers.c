@@ -1,7 +1,7 @@
 // Timers of the script, by number.
 #include <stdlib.h>
 
-#include "host.h"
+#include "../host.h"
 
 typedef struct timer {
   uv_timer_t handle;

@@ -1,7 +1,7 @@
 // UDP in batches, as src/host/io/native-module.ts declares it, over native/io/udp.h.
 #include "io/udp.h"
 
-#include "host.h"
+#include "../host.h"
 #include "io/address.h"
 
 // Values of the binding.

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "host.h"
+#include "../host.h"
 #include "mbedtls/chachapoly.h"
 #include "mbedtls/gcm.h"
 #include "mbedtls/hkdf.h"

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "host.h"
+#include "../host.h"
 
 #ifndef _WIN32
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "host.h"
+#include "../host.h"
 
 // Values of the binding: the lent memory; it has no functions.
 enum { PACKETS, OFFSETS, LENGTHS, RECEIVED, EVENTS, LENT };

@@ -3,8 +3,8 @@
 #include <string.h>
 #include <uv.h>
 
-#include "datapath-loops.h"
-#include "engine.h"
+#include "../engine/engine.h"
+#include "loops.h"
 
 // The class of the object with the functions, whose opaque pointer refers to its `results`.
 static JSClassID datapath_class;

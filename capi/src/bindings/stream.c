@@ -1,7 +1,7 @@
 // Connected streams, as src/host/io/native-module.ts declares them, over native/io/stream.h.
 #include "io/stream.h"
 
-#include "host.h"
+#include "../host.h"
 
 // Values of the binding.
 enum { BUFFER, ON_READ, ON_WRITABLE };

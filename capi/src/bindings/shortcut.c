@@ -1,7 +1,7 @@
 // Shortcuts, as src/host/io/native-module.ts declares them, over native/io/shortcut.h.
 #include "io/shortcut.h"
 
-#include "host.h"
+#include "../host.h"
 
 // The arguments of shortcutOut and shortcutIn: socket, address, local, header, stream, context. Returns the shortcut's number, or
 // -1.

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "host.h"
+#include "../host.h"
 #include "io/interfaces.h"
 
 #ifndef _WIN32

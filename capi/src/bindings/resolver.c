@@ -2,8 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "embedder/guest.h"
-#include "host.h"
+#include "../embedder/guest.h"
+#include "../host.h"
 
 // Limit of concurrent look-ups; the others wait.
 #define MAX_RUNNING 8

@@ -1,7 +1,7 @@
 // Listeners and connection attempts, as src/host/io/native-module.ts declares them, over native/io/tcp.h.
 #include "io/tcp.h"
 
-#include "host.h"
+#include "../host.h"
 #include "io/address.h"
 
 static void on_number(void *data, int number) {

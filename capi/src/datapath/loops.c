@@ -1,4 +1,4 @@
-#include "datapath-loops.h"
+#include "loops.h"
 
 #include <string.h>
 
