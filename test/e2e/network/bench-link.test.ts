@@ -6,7 +6,7 @@ import { describeWithTun } from "./requirements.ts";
 import type { TwoHosts } from "./two-hosts.ts";
 import { useTwoHosts } from "./use-two-hosts.ts";
 
-const SOURCE = fileURLToPath(new URL("../../../bench/latency/link.c", import.meta.url));
+const SOURCE = fileURLToPath(new URL("../../../bench/latency/programs/link.c", import.meta.url));
 const DATAGRAMS = fileURLToPath(new URL("../peers/numbered-datagrams.py", import.meta.url));
 /** Headers of an IPv4 packet around a UDP payload. */
 const HEADERS = 28;
