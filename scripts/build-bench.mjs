@@ -13,9 +13,9 @@ mkdirSync("build", { recursive: true });
 /** Each program, its source file, and the files that it includes. */
 const PROGRAMS = [
   ["load", "bench/load.c"],
-  ["link", "bench/latency/programs/link.c", "bench/latency/link-model.h"],
-  ["traffic", "bench/latency/programs/traffic.c", "bench/latency/address.h"],
-  ["streams", "bench/latency/programs/streams.c", "bench/latency/address.h"],
+  ["link", "bench/latency/programs/link.c", "bench/latency/programs/link-model.h"],
+  ["traffic", "bench/latency/programs/traffic.c", "bench/latency/programs/address.h"],
+  ["streams", "bench/latency/programs/streams.c", "bench/latency/programs/address.h"],
 ];
 for (const [name, ...sources] of PROGRAMS) {
   const program = `build/${name}`;

@@ -67,7 +67,7 @@ if (isTest) {
   ]);
   for (const folder of ["build/capi", "build/capi-sanitized"]) {
     run("ctest", ["--test-dir", folder, "--output-on-failure", "--timeout", "300"]);
-    run("node", ["scripts/fuzz-datapath.mjs", "--rows", "300000", "--runner", `${folder}/tests/run-script`]);
+    run("node", ["scripts/fuzz/datapath.mjs", "--rows", "300000", "--runner", `${folder}/tests/run-script`]);
   }
   // With the system's libuv, callers may lend their loop.
   build("build/capi-system", [

@@ -77,7 +77,7 @@ for (const entry of [...programs.map((name) => `dist/cli/${name}`), "dist/node/w
   });
   for (const path of Object.keys(metafile.inputs)) inputs.add(path);
 }
-run("node", ["scripts/build-dashboard.mjs"]);
+run("node", ["scripts/bundle/dashboard.mjs"]);
 // Lists the packages whose terms apply to the bundles, for distributors.
 const names = [...inputs].flatMap((path) => {
   const name = /.*node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1];

@@ -1,5 +1,5 @@
 // Calls the loops over datagrams with arguments that no script should pass: nothing is read or written beyond an array.
-// scripts/fuzz-datapath.mjs compares their normal behaviour with the TypeScript.
+// scripts/fuzz/datapath.mjs compares their normal behaviour with the TypeScript.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,6 +1,6 @@
 /**
  * Runs the compiled loops of the C library and those of TypeScript on equal memory, and compares their results and everything that they
- * wrote. scripts/fuzz-datapath.mjs runs it in the library's engine.
+ * wrote. scripts/fuzz/datapath.mjs runs it in the library's engine.
  */
 import type { Datapath, QueueMemory } from "../../src/core/datapath/datapath.ts";
 import { BLOCK_BYTES, ENTRY_COST, RUN_INTS } from "../../src/core/datapath/datapath.ts";

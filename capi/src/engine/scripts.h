@@ -1,4 +1,4 @@
-// The linked scripts: modules in bytecode, which scripts/bundle-capi.mjs makes from src/capi/ and its imports.
+// The linked scripts: modules in bytecode, which scripts/bundle/capi.mjs makes from src/capi/ and its imports.
 #ifndef UNDERPASS_SCRIPTS_H
 #define UNDERPASS_SCRIPTS_H
 

@@ -1,5 +1,5 @@
 // Random and mutated segments, and random calls, against the TCP stack: `tcp-stack PACKETS SEED`. Under sanitizers and with lwIP's own
-// checks (scripts/fuzz-native.mjs). Output has to be well-formed, events in order, and memory within its limit. Some connections are left
+// checks (scripts/fuzz/native.mjs). Output has to be well-formed, events in order, and memory within its limit. Some connections are left
 // undisturbed, and have to carry every byte.
 #include <stdbool.h>
 #include <stdint.h>

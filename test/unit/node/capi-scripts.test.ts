@@ -14,7 +14,7 @@ interface Script {
 }
 
 const folder = mkdtempSync(join(tmpdir(), "underpass-scripts-"));
-execFileSync("node", [join(ROOT, "scripts/bundle-capi.mjs"), folder], { cwd: ROOT });
+execFileSync("node", [join(ROOT, "scripts/bundle/capi.mjs"), folder], { cwd: ROOT });
 const { parts, scripts } = JSON.parse(readFileSync(join(folder, "scripts.json"), "utf8")) as {
   readonly parts: readonly string[];
   readonly scripts: readonly Script[];

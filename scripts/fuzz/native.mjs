@@ -3,7 +3,7 @@
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
-import { lwipFlags } from "./find-lwip.mjs";
+import { lwipFlags } from "../find-lwip.mjs";
 
 const [packets = "1000000", seeds = "1"] = process.argv.slice(2);
 const lwip = lwipFlags();

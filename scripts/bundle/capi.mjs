@@ -7,7 +7,7 @@ import { build } from "esbuild";
 
 const folder = process.argv[2];
 const scripts = join(folder, "scripts");
-const source = (/** @type {string} */ path) => fileURLToPath(new URL(`../src/${path}`, import.meta.url));
+const source = (/** @type {string} */ path) => fileURLToPath(new URL(`../../src/${path}`, import.meta.url));
 rmSync(scripts, { recursive: true, force: true });
 mkdirSync(scripts, { recursive: true });
 

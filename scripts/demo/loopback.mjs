@@ -23,7 +23,7 @@ if (!existsSync("dist/cli/udp-local.js")) {
   const { status } = spawnSync("node", ["scripts/build.mjs"], { stdio: "inherit" });
   if (status !== 0) process.exit(1);
 }
-const { startUdpLocal } = await import("../dist/index.js");
+const { startUdpLocal } = await import("../../dist/index.js");
 
 const folder = mkdtempSync(join(tmpdir(), "underpass-demo-"));
 const key = randomBytes(24).toString("base64");
