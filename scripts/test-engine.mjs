@@ -41,7 +41,9 @@ const LEFT_OUT = [
     "unit/cli/manual",
     "unit/node/metrics",
     "unit/layers",
-    "unit/cli/options",
+    ...["command-line-and-file", "defaults", "listening", "refusals", "secrets"].map(
+      (name) => `unit/cli/options/${name}`,
+    ),
     "unit/node/masque-option",
     "unit/node/tun2socks-options",
     "unit/native-io",
@@ -52,7 +54,7 @@ const LEFT_OUT = [
 /** Files that take an interpreter minutes. */
 const LONG = [
   "unit/core/fuzz",
-  "sim/session/handshake",
+  "sim/handshake/handshake",
   "sim/lanes",
   "sim/tun2socks/packet-fuzz",
   "sim/session/receipts",
