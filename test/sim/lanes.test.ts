@@ -6,7 +6,7 @@ import type { InnerTcp, Load, LoadResult, Scenario } from "./lanes/scenario.ts";
 import { run } from "./lanes/scenario.ts";
 import { ScheduledLanes } from "./lanes/scheduled.ts";
 import { FixedLanes } from "./lanes/single.ts";
-import type { Recovery } from "./lanes/tcp.ts";
+import type { Recovery } from "./lanes/tcp/endpoint.ts";
 
 const LINK = {
   mbit: 20,

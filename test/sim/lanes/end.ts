@@ -1,5 +1,5 @@
 import type { EventLoop } from "./event-loop.ts";
-import type { TcpEndpoint } from "./tcp.ts";
+import type { TcpEndpoint } from "./tcp/endpoint.ts";
 
 /** One end of a way to carry datagrams between two applications. */
 export interface End {

@@ -2,7 +2,7 @@ import { seededRandom } from "../../unit/random.ts";
 import type { End, EndOptions } from "./end.ts";
 import type { EventLoop, Wakeable } from "./event-loop.ts";
 import type { Packet, Sink } from "./link.ts";
-import type { TcpEvents } from "./tcp.ts";
+import type { TcpEvents } from "./tcp/endpoint.ts";
 
 /** Pauses of a machine that is scheduled late. Times in milliseconds, uniformly distributed. */
 export interface Pauses {

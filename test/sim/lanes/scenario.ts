@@ -1,6 +1,4 @@
 import { seededRandom } from "../../unit/random.ts";
-import type { CongestionName } from "./congestion.ts";
-import { makeCongestion } from "./congestion.ts";
 import type { End, EndOptions } from "./end.ts";
 import type { Wakeable } from "./event-loop.ts";
 import { EventLoop } from "./event-loop.ts";
@@ -8,8 +6,10 @@ import type { Pauses } from "./late.ts";
 import { clumped } from "./late.ts";
 import type { Packet, Sink } from "./link.ts";
 import { delayed, Link } from "./link.ts";
-import type { Recovery } from "./tcp.ts";
-import { connectTcp, TcpEndpoint } from "./tcp.ts";
+import type { CongestionName } from "./tcp/congestion.ts";
+import { makeCongestion } from "./tcp/congestion.ts";
+import type { Recovery } from "./tcp/endpoint.ts";
+import { connectTcp, TcpEndpoint } from "./tcp/endpoint.ts";
 
 const UDP_HEADER_BYTES = 28;
 /** An inner packet padded to 16 bytes makes 1,232 bytes with WireGuard's header and tag. */

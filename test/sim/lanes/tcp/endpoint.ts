@@ -1,10 +1,12 @@
+import type { EventLoop, Wakeable } from "../event-loop.ts";
+import type { Packet, Sink } from "../link.ts";
 import type { AckSample, CongestionControl } from "./congestion.ts";
-import type { EventLoop, Wakeable } from "./event-loop.ts";
-import type { Packet, Sink } from "./link.ts";
+import { HEADER_BYTES, MSS, TcpPacket } from "./packet.ts";
+import { RateReduction } from "./rate-reduction.ts";
+import { ReceivedRanges } from "./received-ranges.ts";
+import { RoundTrips } from "./round-trips.ts";
+import { SendBuffer } from "./send-buffer.ts";
 
-export const MSS = 1448;
-/** IP and TCP with the timestamp option. */
-const HEADER_BYTES = 52;
 const MIN_RTO = 200;
 const DELAYED_ACK = 40;
 const DUPLICATE_ACKS = 3;
@@ -43,41 +45,6 @@ interface Segment {
   number: number;
 }
 
-class TcpPacket implements Packet {
-  readonly size: number;
-  readonly to: TcpEndpoint;
-  readonly seq: number;
-  readonly length: number;
-  readonly ack: number;
-  readonly sacks: readonly number[] | undefined;
-  /** Timestamp and echoed timestamp (RFC 7323). */
-  readonly stamp: number;
-  readonly echo: number;
-  /** Reports data received twice (D-SACK, RFC 2883). */
-  readonly isDuplicate: boolean;
-
-  constructor(
-    to: TcpEndpoint,
-    seq: number,
-    length: number,
-    ack: number,
-    sacks: readonly number[] | undefined,
-    stamp: number,
-    echo: number,
-    isDuplicate: boolean,
-  ) {
-    this.stamp = stamp;
-    this.echo = echo;
-    this.isDuplicate = isDuplicate;
-    this.to = to;
-    this.seq = seq;
-    this.length = length;
-    this.ack = ack;
-    this.sacks = sacks;
-    this.size = length + HEADER_BYTES + (sacks === undefined ? 0 : 4 + 4 * sacks.length);
-  }
-}
-
 const WAKE_RETRANSMIT = 0;
 const WAKE_REORDER = 1;
 const WAKE_PACE = 2;
@@ -105,9 +72,7 @@ export class TcpEndpoint implements Wakeable {
   #largestAcked = -1;
   #latestRtt = 0;
   // Sending.
-  #ring = new Uint8Array(65_536);
-  #readOffset = 0;
-  #writeEnd = 0;
+  readonly #buffer = new SendBuffer();
   #una = 0;
   #nxt = 0;
   #segments: Segment[] = [];
@@ -121,10 +86,7 @@ export class TcpEndpoint implements Wakeable {
   #appLimited = 0;
   #isBlocked = false;
   #lastSentAt = 0;
-  // Round trips.
-  #srtt = 0;
-  #rttvar = 0;
-  #minRtt = Number.POSITIVE_INFINITY;
+  readonly #rtt = new RoundTrips();
   // Recovery.
   #state: "open" | "recovery" | "loss" = "open";
   #recoveryEnd = 0;
@@ -132,9 +94,7 @@ export class TcpEndpoint implements Wakeable {
   #rackRtt = 0;
   #backoff = 0;
   #hasProbed = false;
-  #prrDelivered = 0;
-  #prrOut = 0;
-  #priorCwnd = 0;
+  readonly #reduction = new RateReduction();
   #retransmitAt = Number.POSITIVE_INFINITY;
   #retransmitArmed = Number.POSITIVE_INFINITY;
   #reorderAt = Number.POSITIVE_INFINITY;
@@ -153,8 +113,7 @@ export class TcpEndpoint implements Wakeable {
   #rcvNxt = 0;
   #recentStamp = -1;
   #sawDuplicate = false;
-  #ranges: number[] = [];
-  #lastRange = 0;
+  readonly #ranges = new ReceivedRanges();
   #unacked = 0;
   #rcvMss = 536;
   #quick = 16;
@@ -195,11 +154,11 @@ export class TcpEndpoint implements Wakeable {
 
   /** Unsent bytes. */
   get unsent(): number {
-    return this.#writeEnd - this.#nxt;
+    return this.#buffer.end - this.#nxt;
   }
 
   get unacknowledged(): number {
-    return this.#writeEnd - this.#una;
+    return this.#buffer.end - this.#una;
   }
 
   get readBytes(): number {
@@ -218,7 +177,7 @@ export class TcpEndpoint implements Wakeable {
 
   stopSending(): void {
     this.#isGreedy = false;
-    this.#writeEnd = this.#nxt;
+    this.#buffer.end = this.#nxt;
   }
 
   /** @returns the number of bytes accepted; onWritable tells when to try the rest again */
@@ -228,48 +187,17 @@ export class TcpEndpoint implements Wakeable {
     const room = this.#lowat === Number.POSITIVE_INFINITY ? length : this.#lowat - this.unsent;
     const taken = room <= 0 ? 0 : Math.min(length, Math.max(room, this.#mss));
     if (taken > 0) {
-      this.#store(bytes, offset, taken);
+      this.#buffer.write(bytes, offset, taken);
       this.#trySend(this.#loop.now);
     }
     if (taken < length) this.#isBlocked = true;
     return taken;
   }
 
-  #store(bytes: Uint8Array, offset: number, length: number): void {
-    const needed = this.#writeEnd + length - this.#readOffset;
-    if (needed > this.#ring.length) {
-      let size = this.#ring.length;
-      while (size < needed) size *= 2;
-      const ring = new Uint8Array(size);
-      for (let at = this.#readOffset; at < this.#writeEnd; at++)
-        ring[at & (size - 1)] = this.#ring[at & (this.#ring.length - 1)];
-      this.#ring = ring;
-    }
-    const mask = this.#ring.length - 1;
-    const from = this.#writeEnd & mask;
-    const first = Math.min(length, this.#ring.length - from);
-    this.#ring.set(bytes.subarray(offset, offset + first), from);
-    if (first < length) this.#ring.set(bytes.subarray(offset + first, offset + length), 0);
-    this.#writeEnd += length;
-  }
-
   /** Passes the bytes in order up to `end` to the other end's application. */
   #deliverTo(now: number, reader: TcpEndpoint, end: number): void {
-    if (this.#isGreedy || this.#readOffset >= this.#writeEnd) {
-      this.#readOffset = end;
-      return;
-    }
-    const mask = this.#ring.length - 1;
-    let at = this.#readOffset;
-    while (at < end) {
-      const from = at & mask;
-      const length = Math.min(end - at, this.#ring.length - from);
-      // Copies, because a read may lead to a write that moves the ring.
-      const chunk = this.#ring.slice(from, from + length);
-      at += length;
-      this.#readOffset = at;
-      reader.events.onRead(now, chunk, length);
-    }
+    if (this.#isGreedy) this.#buffer.skip(end);
+    else this.#buffer.deliver(now, reader, end);
   }
 
   wake(now: number, what: number): void {
@@ -330,7 +258,7 @@ export class TcpEndpoint implements Wakeable {
       this.#lostCount > 0 ? this.#segments.find((one) => one.isLost && !one.isInFlight) : undefined;
     if (segment === undefined) {
       const length = this.#isGreedy ? this.#mss : Math.min(this.#mss, this.unsent);
-      if (this.#isGreedy) this.#writeEnd = Math.max(this.#writeEnd, this.#nxt + length);
+      if (this.#isGreedy) this.#buffer.end = Math.max(this.#buffer.end, this.#nxt + length);
       segment = {
         seq: this.#nxt,
         length,
@@ -371,7 +299,7 @@ export class TcpEndpoint implements Wakeable {
     if (!segment.isInFlight) this.#inFlight++;
     segment.isInFlight = true;
     this.#lastSentAt = now;
-    this.#prrOut++;
+    this.#reduction.handleSent();
     const rate = this.#congestion.pacingRate;
     if (rate < Number.POSITIVE_INFINITY) {
       const time = (segment.length + HEADER_BYTES) / rate;
@@ -383,15 +311,7 @@ export class TcpEndpoint implements Wakeable {
   }
 
   #put(seq: number, length: number): void {
-    let sacks: number[] | undefined;
-    if (this.#ranges.length > 0) {
-      sacks = [];
-      const count = this.#ranges.length / 2;
-      for (let i = 0; i < Math.min(this.#isQuic ? count : 3, count); i++) {
-        const at = 2 * ((this.#lastRange + i) % count);
-        sacks.push(this.#ranges[at], this.#ranges[at + 1]);
-      }
-    }
+    const sacks = this.#ranges.report(this.#isQuic ? Number.POSITIVE_INFINITY : 3);
     this.#unacked = 0;
     this.#ackAt = Number.POSITIVE_INFINITY;
     const echo = this.#recentStamp;
@@ -419,17 +339,12 @@ export class TcpEndpoint implements Wakeable {
   #receiveData(now: number, seq: number, length: number, stamp: number): number {
     const end = seq + length;
     const before = this.#rcvNxt;
-    let isUrgent = seq !== before || this.#ranges.length > 0;
+    let isUrgent = seq !== before || !this.#ranges.isEmpty;
     if (end > before) {
       if (seq <= before) {
         this.#recentStamp = stamp;
-        this.#rcvNxt = end;
-        while (this.#ranges.length > 0 && this.#ranges[0] <= this.#rcvNxt) {
-          this.#rcvNxt = Math.max(this.#rcvNxt, this.#ranges[1]);
-          this.#ranges.splice(0, 2);
-          this.#lastRange = 0;
-        }
-      } else this.#insert(seq, end);
+        this.#rcvNxt = this.#ranges.takeUpTo(end);
+      } else if (this.#ranges.add(seq, end)) this.#sawDuplicate = true;
     } else this.#sawDuplicate = true;
     this.#rcvMss = Math.max(this.#rcvMss, length);
     this.#unacked += length;
@@ -443,25 +358,6 @@ export class TcpEndpoint implements Wakeable {
       this.#loop.at(this.#ackAt, this, WAKE_ACK);
     }
     return this.#rcvNxt > before ? this.#rcvNxt : 0;
-  }
-
-  #insert(seq: number, end: number): void {
-    const ranges = this.#ranges;
-    for (let i = 0; i < ranges.length; i += 2) {
-      if (ranges[i] <= seq && ranges[i + 1] >= end) this.#sawDuplicate = true;
-    }
-    let at = 0;
-    while (at < ranges.length && ranges[at + 1] < seq) at += 2;
-    if (at === ranges.length || ranges[at] > end) ranges.splice(at, 0, seq, end);
-    else {
-      ranges[at] = Math.min(ranges[at], seq);
-      ranges[at + 1] = Math.max(ranges[at + 1], end);
-      while (at + 2 < ranges.length && ranges[at + 2] <= ranges[at + 1]) {
-        ranges[at + 1] = Math.max(ranges[at + 1], ranges[at + 3]);
-        ranges.splice(at + 2, 2);
-      }
-    }
-    this.#lastRange = at / 2;
   }
 
   // Acknowledgements
@@ -518,7 +414,7 @@ export class TcpEndpoint implements Wakeable {
     sample.delivered = this.#delivered - before;
     sample.lost = lost;
     sample.inFlight = this.#inFlight;
-    sample.minRtt = this.#minRtt;
+    sample.minRtt = this.#rtt.min;
     sample.totalDelivered = this.#delivered;
     if (
       (!this.#isQuic || this.#isNgtcp2) &&
@@ -541,7 +437,10 @@ export class TcpEndpoint implements Wakeable {
     if (lost > 0) this.#enterRecovery(now);
     sample.inRecovery = this.#state === "recovery";
     this.#congestion.handleAck(now, sample);
-    if (this.#state === "recovery" && this.#congestion.usesPrr) this.#reduce(sample.delivered);
+    if (this.#state === "recovery" && this.#congestion.usesPrr) {
+      const { ssthresh } = this.#congestion;
+      this.#congestion.cwnd = this.#reduction.reduce(sample.delivered, this.#inFlight, ssthresh);
+    }
     this.#hasProbed = false;
     this.#setTimer(now);
     this.#trySend(now);
@@ -557,11 +456,12 @@ export class TcpEndpoint implements Wakeable {
     segment.isLost = false;
     const rtt = now - segment.sentAt;
     if (segment.retransmits === 0) {
-      this.#updateRtt(rtt);
+      if (this.#sample.rtt < 0 || rtt < this.#sample.rtt) this.#sample.rtt = rtt;
+      this.#rtt.add(rtt);
       if (segment.seq < this.#highestSacked) this.#isReordered = true;
     }
     this.#highestSacked = Math.max(this.#highestSacked, segment.seq);
-    const isSpurious = segment.retransmits > 0 && rtt < this.#minRtt;
+    const isSpurious = segment.retransmits > 0 && rtt < this.#rtt.min;
     if (!isSpurious) {
       this.#largestAcked = Math.max(this.#largestAcked, segment.number);
       this.#latestRtt = rtt;
@@ -573,18 +473,6 @@ export class TcpEndpoint implements Wakeable {
     return newest === undefined || segment.sentAt > newest.sentAt ? segment : newest;
   }
 
-  #updateRtt(rtt: number): void {
-    if (this.#sample.rtt < 0 || rtt < this.#sample.rtt) this.#sample.rtt = rtt;
-    this.#minRtt = Math.min(this.#minRtt, rtt);
-    if (this.#srtt === 0) {
-      this.#srtt = rtt;
-      this.#rttvar = rtt / 2;
-    } else {
-      this.#rttvar += (Math.abs(rtt - this.#srtt) - this.#rttvar) / 4;
-      this.#srtt += (rtt - this.#srtt) / 8;
-    }
-  }
-
   #sampleRate(now: number, segment: Segment): void {
     const sample = this.#sample;
     this.#firstSentAt = segment.sentAt;
@@ -594,7 +482,7 @@ export class TcpEndpoint implements Wakeable {
     const interval = Math.max(sendInterval, ackInterval);
     sample.priorDelivered = segment.delivered;
     sample.isAppLimited = segment.isAppLimited;
-    if (interval < this.#minRtt) return;
+    if (interval < this.#rtt.min) return;
     sample.rateBytes = (this.#delivered - segment.delivered) * 1500;
     sample.rateInterval = interval;
   }
@@ -603,7 +491,7 @@ export class TcpEndpoint implements Wakeable {
   #detectLoss(now: number): number {
     if (this.#rackSentAt < 0) return 0;
     const isStrict = !this.#isReordered && (this.#sackedCount >= DUPLICATE_ACKS || this.#state !== "open");
-    const reorder = isStrict ? 0 : Math.min((this.#reorderSteps * this.#minRtt) / 4, this.#srtt);
+    const reorder = isStrict ? 0 : Math.min((this.#reorderSteps * this.#rtt.min) / 4, this.#rtt.smoothed);
     let found = 0;
     let next = Number.POSITIVE_INFINITY;
     for (const segment of this.#segments) {
@@ -631,42 +519,27 @@ export class TcpEndpoint implements Wakeable {
     const threshold = this.#isNgtcp2 ? Math.floor(this.#inFlight / 2) : 0;
     const bounded = Math.min(MAX_PACKET_THRESHOLD, Math.max(PACKET_THRESHOLD, threshold));
     if (this.#largestAcked - segment.number >= bounded) return 0;
-    return segment.sentAt + TIME_THRESHOLD * Math.max(this.#srtt, this.#latestRtt) - now;
+    return segment.sentAt + TIME_THRESHOLD * Math.max(this.#rtt.smoothed, this.#latestRtt) - now;
   }
 
   #enterRecovery(now: number): void {
     if (this.#state !== "open") return;
     this.#state = "recovery";
     this.#recoveryEnd = this.#nxt;
-    this.#priorCwnd = this.#congestion.cwnd;
+    this.#reduction.begin(this.#congestion.cwnd);
     this.#undoCwnd = this.#congestion.cwnd;
     this.#undoThreshold = this.#congestion.ssthresh;
     this.#retransmitStamp = -1;
-    this.#prrDelivered = 0;
-    this.#prrOut = 0;
     this.#congestion.handleRecovery(now, this.#inFlight);
-  }
-
-  #reduce(delivered: number): void {
-    const { ssthresh } = this.#congestion;
-    this.#prrDelivered += delivered;
-    let allowed = 0;
-    if (this.#inFlight > ssthresh) {
-      allowed = Math.ceil((this.#prrDelivered * ssthresh) / this.#priorCwnd) - this.#prrOut;
-    } else {
-      const limit = Math.max(this.#prrDelivered - this.#prrOut, delivered) + 1;
-      allowed = Math.min(ssthresh - this.#inFlight, limit);
-    }
-    if (this.#prrOut === 0) allowed = Math.max(allowed, 1);
-    this.#congestion.cwnd = Math.max(1, this.#inFlight + Math.max(0, allowed));
   }
 
   // Timers
 
   #rto(): number {
-    if (this.#srtt === 0) return 1000;
-    if (this.#isQuic) return (this.#srtt + 4 * this.#rttvar + DELAYED_ACK) * 2 ** this.#backoff;
-    return (this.#srtt + Math.max(MIN_RTO, 4 * this.#rttvar)) * 2 ** this.#backoff;
+    if (this.#rtt.smoothed === 0) return 1000;
+    if (this.#isQuic)
+      return (this.#rtt.smoothed + 4 * this.#rtt.variation + DELAYED_ACK) * 2 ** this.#backoff;
+    return (this.#rtt.smoothed + Math.max(MIN_RTO, 4 * this.#rtt.variation)) * 2 ** this.#backoff;
   }
 
   #setTimer(now: number): void {
@@ -676,7 +549,7 @@ export class TcpEndpoint implements Wakeable {
     }
     let wait = this.#rto();
     if (this.#mayProbe && !this.#isQuic) {
-      const probe = 2 * this.#srtt + (this.#inFlight === 1 ? MIN_RTO : 2);
+      const probe = 2 * this.#rtt.smoothed + (this.#inFlight === 1 ? MIN_RTO : 2);
       wait = Math.min(wait, probe);
     }
     this.#retransmitAt = now + wait;
@@ -684,7 +557,7 @@ export class TcpEndpoint implements Wakeable {
   }
 
   get #mayProbe(): boolean {
-    return this.#state === "open" && this.#sackedCount === 0 && !this.#hasProbed && this.#srtt > 0;
+    return this.#state === "open" && this.#sackedCount === 0 && !this.#hasProbed && this.#rtt.smoothed > 0;
   }
 
   #armRetransmit(at: number): void {
