@@ -115,10 +115,10 @@ export const ACTIONS: readonly Action[] = [
     theme: "flows",
     weight: 100,
     run: (world, a, _b, c) => {
-      const { replies } = world;
+      const { replies, generations, flows } = world.sockets;
       if (replies.length === 0 || !world.serverIsUp) return;
       const [{ association, generation, address }] = replies.splice(a % replies.length, 1);
-      if ((world.generations[association] ?? 0) !== generation || world.serverFlows[association] < 0) return;
+      if ((generations[association] ?? 0) !== generation || flows[association] < 0) return;
       world.receive(association, address, lengthOf(c));
     },
   },
@@ -127,7 +127,8 @@ export const ACTIONS: readonly Action[] = [
     theme: "strangers",
     weight: 40,
     run: (world, a, b, c) => {
-      const { sockets, ledger } = world;
+      const { ledger } = world;
+      const sockets = world.sockets.open;
       if (sockets.length === 0 || !world.serverIsUp) return;
       const { addresses, targetCount } = ledger;
       const address = targetCount + (b % (addresses.length - targetCount));
@@ -139,7 +140,8 @@ export const ACTIONS: readonly Action[] = [
     theme: "strangers",
     weight: 15,
     run: (world, a, b, c) => {
-      const { sockets, ledger } = world;
+      const { ledger } = world;
+      const sockets = world.sockets.open;
       if (sockets.length === 0 || !world.serverIsUp) return;
       const sources = Array.from({ length: 1 + (c % 8) }, (_, i) => (b + i * 3) % ledger.addresses.length);
       const known = sources.filter((address) => !ledger.isName(address));
@@ -428,7 +430,8 @@ export const ACTIONS: readonly Action[] = [
     theme: "associations",
     weight: 10,
     run: (world, a, b, c) => {
-      const { sockets, ledger } = world;
+      const { ledger } = world;
+      const sockets = world.sockets.open;
       if (sockets.length === 0) return;
       const address = ledger.addresses[b % ledger.addresses.length];
       if (ledger.isName(b % ledger.addresses.length)) return;
@@ -442,7 +445,7 @@ export const ACTIONS: readonly Action[] = [
     theme: "associations",
     weight: 2,
     run: (world, a) => {
-      const { sockets } = world;
+      const sockets = world.sockets.open;
       if (sockets.length > 0) world.failSocket(sockets[a % sockets.length]);
     },
   },

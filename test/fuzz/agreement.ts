@@ -132,10 +132,10 @@ function probeAddress(world: World, host: ClientHost, association: number, addre
   );
   if (sent < 0 || world.renewals > renewals) return;
   const target = world.ledger.targetOf(sent);
-  const at = world.serverOf[host.flows[association]] ?? -1;
+  const at = world.sockets.associationOf[host.flows[association]] ?? -1;
   insist(
     world,
-    () => world.serverFlows[at] >= 0,
+    () => world.sockets.flows[at] >= 0,
     () => world.receive(at, target, SHORTEST_PAYLOAD),
     "a flow is dead, to its application",
     () => `server's association ${at} from ${describe(world, target)}`,
@@ -144,7 +144,7 @@ function probeAddress(world: World, host: ClientHost, association: number, addre
 
 /** Expects that every sender with a context at the server gets through, unless limits are reached. */
 function probeSenders(world: World, host: ClientHost, association: number): void {
-  const at = world.serverOf[host.flows[association]] ?? -1;
+  const at = world.sockets.associationOf[host.flows[association]] ?? -1;
   const { contexts } = world.server;
   const senders = new Set<number>();
   for (let slot = contexts.first(at); slot >= 0; slot = contexts.next(slot)) {
@@ -154,7 +154,7 @@ function probeSenders(world: World, host: ClientHost, association: number): void
   for (const sender of senders) {
     insist(
       world,
-      () => world.serverFlows[at] >= 0,
+      () => world.sockets.flows[at] >= 0,
       () => world.receive(at, sender, SHORTEST_PAYLOAD),
       "a flow is dead, from a sender",
       () => `server's association ${at} from ${describe(world, sender)}`,
@@ -195,7 +195,7 @@ function compare(world: World): void {
     const { core } = host;
     const atServer = new Map<number, number>();
     for (const association of host.open) {
-      const at = world.serverOf[host.flows[association]] ?? -1;
+      const at = world.sockets.associationOf[host.flows[association]] ?? -1;
       if (at < 0) continue;
       compareTraits(world, host, association, at);
       for (let slot = server.contexts.first(at); slot >= 0; slot = server.contexts.next(slot)) {

@@ -32,7 +32,7 @@ export function checkBounds(world: World): void {
   }
   for (const link of world.links) checkPatience(world, link);
   if (!world.serverIsUp) return;
-  check(server.counters.datagramsIn === world.rowsUp, "the server counts what comes wrongly");
+  check(server.counters.datagramsIn === world.sockets.sent, "the server counts what comes wrongly");
   const sessions = server.sessionCount;
   check(sessions <= settings.maxSessions, "too many sessions");
   check(server.lingeringCount <= settings.maxLingering, "too many sessions linger");
@@ -44,7 +44,7 @@ export function checkBounds(world: World): void {
     "a session has too many associations",
   );
   check(server.contexts.size <= sessions * settings.maxContextsPerSession, "a session has too many contexts");
-  check(server.associationCount >= world.sockets.length, "an association with a socket is not counted");
+  check(server.associationCount >= world.sockets.open.length, "an association with a socket is not counted");
 }
 
 /** Expects that a silent peer is given up in time. */
@@ -96,7 +96,7 @@ function checkServer(world: World): void {
   const { maxSessions, maxContextsPerSession, maxServerAssociations } = world.settings;
   const highest = checkContexts(server.contexts, server.contexts.size, maxSessions * maxContextsPerSession);
   let associations = 0;
-  const end = Math.max(highest + 1, world.serverFlows.length, world.generations.length);
+  const end = Math.max(highest + 1, world.sockets.flows.length, world.sockets.generations.length);
   // What ends in a call keeps its slots until the host is informed.
   check(end <= maxServerAssociations + 256, "slots of associations are not used again, at the server");
   for (let association = 0; association < end + 64; association++) {
@@ -104,7 +104,7 @@ function checkServer(world: World): void {
     if (source !== undefined) associations++;
     if (association > highest || server.contexts.first(association) === NONE) continue;
     check(source !== undefined, "contexts of an association that has ended, at the server");
-    const flow = world.serverFlows[association] ?? NONE;
+    const flow = world.sockets.flows[association] ?? NONE;
     check(flow < 0 || flowOf(source) === flow, "an association's source changed");
   }
   let senders = 0;

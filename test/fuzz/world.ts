@@ -1,44 +1,30 @@
-import { TunnelClient } from "../../src/core/client/client.ts";
 import type { ClientOutput } from "../../src/core/client/client-parts.ts";
 import type { Cryptography } from "../../src/core/handshakes/credentials.ts";
-import { TunnelServer } from "../../src/core/server/server.ts";
+import type { TunnelServer } from "../../src/core/server/server.ts";
 import type { ServerOutput } from "../../src/core/server/server-output.ts";
-import { parseLatencyRule } from "../../src/core/session/latency-rules.ts";
 import { ReceivedDatagrams, ROW_INTS } from "../../src/core/session/received-datagrams.ts";
 import type { AddressBytes } from "../../src/wire/socket-address.ts";
 import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
 import { cheapCryptography } from "./cheap-cryptography.ts";
+import { makeClient, makeServer } from "./cores.ts";
 import { check } from "./failure.ts";
-import { flowOf, sourceOf } from "./flow-source.ts";
+import { sourceOf } from "./flow-source.ts";
 import { Ledger, SHORTEST_PAYLOAD } from "./ledger.ts";
 import type { ClientHost } from "./link.ts";
 import { Link } from "./link.ts";
+import { ServerSockets } from "./server-sockets.ts";
 import type { Settings } from "./settings.ts";
 
 /** For datagrams that applications send singly, in turn. */
 const DSCPS = [0, 18, 46];
-/** An association has targets of all classes, so its class changes whenever its contexts do. */
-const LATENCY_RULES = ["interactive:54", "bulk:2001:db8::/32", "bulk:dscp=46"].map(
-  (text) => parseLatencyRule(text)!,
-);
-const HEARTBEAT_MS = 5_000;
-const HANDSHAKE_MS = 5_000;
 /** How long a server's host waits for the rest of a connection. */
 const CLOSE_MS = 1_000;
 const MOST_ROUNDS = 2_000;
-const MOST_REPLIES = 64;
 
 /** A name that the server is resolving. */
 interface Query {
   readonly query: number;
   readonly name: number;
-}
-
-/** A datagram that a target will answer. */
-interface Reply {
-  readonly association: number;
-  readonly generation: number;
-  readonly address: number;
 }
 
 /**
@@ -56,23 +42,14 @@ export class World {
   serverIsUp = true;
   /** Whether connections are established as bytes arrive, or only by single actions. */
   isWelcoming = true;
-  /** By association of the server: its flow once its socket is open, otherwise -1; and how often the slot was used before. */
-  readonly serverFlows: number[] = [];
-  readonly generations: number[] = [];
-  /** Associations of the server with a socket, in no order. */
-  readonly sockets: number[] = [];
-  /** By flow: the server's association that sent its last datagram. */
-  readonly serverOf: number[] = [];
+  readonly sockets = new ServerSockets();
   readonly queries: Query[] = [];
-  readonly replies: Reply[] = [];
   /** Connections of strangers. */
   readonly foreign: number[] = [];
   /** By name: the answers of resolvers. */
   readonly answers: number[][] = [];
   /** By client: how many existed before, which distinguishes their flows. */
   clientsStarted = 0;
-  /** Datagrams that left through sockets of this server. */
-  rowsUp = 0;
   /** How often a client took a new session because its ids were nearly used up. */
   renewals = 0;
   /** Called with a line for each event, if someone wants to read them. */
@@ -95,7 +72,7 @@ export class World {
     for (let name = 0; name < this.ledger.targetCount; name++) {
       this.answers.push(this.ledger.isName(name) ? this.ledger.answersFor(name).slice(0, 1) : []);
     }
-    this.server = this.#makeServer();
+    this.server = makeServer(this.settings, this.#key, this.#crypto);
     for (let index = 0; index < settings.clients; index++) this.startClient(index);
   }
 
@@ -104,54 +81,10 @@ export class World {
     return this.now + this.settings.clockOffsetMs;
   }
 
-  #makeServer(): TunnelServer {
-    const { settings } = this;
-    return new TunnelServer({
-      psk: this.#key,
-      crypto: this.#crypto,
-      worker: undefined,
-      hasReceipts: settings.hasReceipts,
-      offersBind: true,
-      filtering: settings.filtering,
-      permits: (target) => target[0] !== 1 || target[1] !== 10,
-      heartbeatMs: HEARTBEAT_MS,
-      handshakeTimeoutMs: HANDSHAKE_MS,
-      lingerMs: settings.lingerMs,
-      idleTimeoutMs: settings.serverIdleMs,
-      ageBudgetMs: settings.ageBudgetMs,
-      queueBytes: settings.queueBytes,
-      maxHalfOpen: settings.maxHalfOpen,
-      maxTunnels: 256,
-      maxSessions: settings.maxSessions,
-      maxLingering: settings.maxLingering,
-      maxAssociations: settings.maxServerAssociations,
-      maxAssociationsPerSession: settings.maxAssociationsPerSession,
-      maxContextsPerSession: settings.maxContextsPerSession,
-      ...(settings.maxId === undefined ? {} : { maxId: settings.maxId }),
-    });
-  }
-
   // Clients
 
   startClient(index: number): void {
-    const { settings } = this;
-    const core = new TunnelClient({
-      lanes: settings.lanes,
-      isLocal: settings.isLocal,
-      ways: [{ authority: "server.test:3456", server: 0 }],
-      psk: this.#key,
-      crypto: this.#crypto,
-      heartbeatMs: HEARTBEAT_MS,
-      handshakeTimeoutMs: HANDSHAKE_MS,
-      ageBudgetMs: settings.ageBudgetMs,
-      queueBytes: settings.queueBytes,
-      maxAssociations: settings.maxAssociations,
-      maxContexts: settings.maxContexts,
-      idleTimeoutMs: settings.clientIdleMs,
-      activeIdleTimeoutMs: settings.clientActiveIdleMs,
-      latencyRules: LATENCY_RULES,
-      ...(settings.maxId === undefined ? {} : { maxId: settings.maxId }),
-    });
+    const core = makeClient(this.settings, this.#key, this.#crypto);
     const host: ClientHost = { index, core, lanes: [], flows: [], open: [], rowsDown: 0, isClosed: false };
     this.clients[index] = host;
     this.clientsStarted++;
@@ -245,7 +178,7 @@ export class World {
 
   /** A datagram from one of the addresses arrives at a socket of the server. @returns its number */
   receive(association: number, address: number, length: number): number {
-    const flow = this.serverFlows[association];
+    const flow = this.sockets.flows[association];
     const number = this.ledger.stampDown(flow, address, length);
     const from = this.ledger.addresses[address];
     this.trace?.(`server's association ${association} gets ${number} from ${formatAddress(from)}`);
@@ -256,7 +189,7 @@ export class World {
 
   /** The same for several in one call, in runs of one source. */
   receiveRuns(association: number, addresses: readonly number[], runLength: number): void {
-    const flow = this.serverFlows[association];
+    const flow = this.sockets.flows[association];
     let row = 0;
     let addressOffset = 0;
     for (const address of addresses) {
@@ -286,7 +219,7 @@ export class World {
     for (const address of found) this.ledger.noteFound(name, address);
     this.trace?.(`server finds ${addresses.map(formatAddress).join(" ") || "nothing"} for query ${query}`);
     this.server.handleResolved(this.now, query, addresses);
-    this.#deliverOutgoing();
+    this.sockets.send(this.server, this.ledger);
     this.drainServer();
   }
 
@@ -332,7 +265,7 @@ export class World {
         const next = link.server!.handleStream(this.now, link.connection, bytes, at, bytes.length);
         this.#checkProgress(at, next, bytes.length, this.server.outgoing.count);
         at = next;
-        this.#deliverOutgoing();
+        this.sockets.send(this.server, this.ledger);
         this.#handleServerOutputs();
       }
       bytes.fill(0xaa);
@@ -492,19 +425,15 @@ export class World {
 
   #forgetServer(): void {
     this.#linkOf.length = 0;
-    this.serverFlows.length = 0;
-    this.generations.length = 0;
-    this.sockets.length = 0;
-    this.serverOf.length = 0;
+    this.sockets.clear();
     this.queries.length = 0;
-    this.replies.length = 0;
     this.foreign.length = 0;
   }
 
   startServer(): void {
     this.trace?.("the server starts");
-    this.server = this.#makeServer();
-    this.rowsUp = 0;
+    this.server = makeServer(this.settings, this.#key, this.#crypto);
+    this.sockets.sent = 0;
     this.serverIsUp = true;
   }
 
@@ -659,7 +588,7 @@ export class World {
     this.#handleServerOutputs();
     const { server } = this;
     while (server.takeReleased(this.now)) {
-      this.#deliverOutgoing();
+      this.sockets.send(this.server, this.ledger);
       this.#handleServerOutputs();
     }
     for (let index = server.pollDirty(this.now); index >= 0; index = server.pollDirty(this.now)) {
@@ -705,16 +634,9 @@ export class World {
         this.server.handleDisconnected(this.now, output.connection);
         return;
       }
-      case "release": {
-        const { association } = output;
-        this.generations[association] = (this.generations[association] ?? 0) + 1;
-        const flow = this.serverFlows[association] ?? -1;
-        this.serverFlows[association] = -1;
-        if (flow < 0) return;
-        if (this.serverOf[flow] === association) this.serverOf[flow] = -1;
-        this.sockets.splice(this.sockets.indexOf(association), 1);
+      case "release":
+        this.sockets.release(output.association);
         return;
-      }
       case "resolve": {
         const name = this.ledger.indexOf(makeAddress(output.name, output.port)!);
         check(name >= 0, "the server asks for a name that nobody sent to");
@@ -723,35 +645,6 @@ export class World {
       }
       case "bind":
         this.server.handleBound(this.now, output.association, ["192.0.2.45:54321"]);
-    }
-  }
-
-  /** Datagrams leave through the server's sockets. */
-  #deliverOutgoing(): void {
-    const { outgoing, contexts } = this.server;
-    for (let row = 0; row < outgoing.count; row++) {
-      const association = outgoing.association[row];
-      const context = outgoing.context[row];
-      const target = contexts.target[context];
-      check(target !== undefined, "a datagram goes to a context that has ended");
-      check(contexts.association[context] === association, "a row names another's context");
-      this.rowsUp++;
-      const flow = this.ledger.arriveUp(outgoing.data, outgoing.offset[row], outgoing.length[row], target);
-      const source = this.server.source(association);
-      const before = this.serverFlows[association] ?? -1;
-      check(
-        (before < 0 || before === flow) && source !== undefined && flowOf(source) === flow,
-        "a datagram leaves by another's socket",
-        () => `flow ${flow} by the socket of flow ${before}`,
-      );
-      if (before < 0) {
-        this.serverFlows[association] = flow;
-        this.sockets.push(association);
-      }
-      this.serverOf[flow] = association;
-      if (this.replies.length >= MOST_REPLIES) this.replies.shift();
-      const generation = this.generations[association] ?? 0;
-      this.replies.push({ association, generation, address: this.ledger.indexOf(target) });
     }
   }
 }

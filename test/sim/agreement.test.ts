@@ -24,7 +24,7 @@ function upAndRunning(settings: Partial<Settings> = {}) {
   const association = world.openAssociation(host, false);
   world.send(host, association, 0, SHORTEST_PAYLOAD);
   attend(world);
-  const [socket] = world.sockets;
+  const [socket] = world.sockets.open;
   return { world, host, association, socket };
 }
 
@@ -203,11 +203,11 @@ describe("after a resume every flow gets through with at most one datagram lost,
         world.send(host, association, FIRST_STRANGER, SHORTEST_PAYLOAD);
         const [link] = world.links;
         world.completeConnect(link);
-        while (world.sockets.length === 0) {
+        while (world.sockets.open.length === 0) {
           world.deliverDown(link, 1 << 20);
           world.deliverUp(link, 1);
         }
-        world.receive(world.sockets[0], FIRST_STRANGER + 1, SHORTEST_PAYLOAD);
+        world.receive(world.sockets.open[0], FIRST_STRANGER + 1, SHORTEST_PAYLOAD);
         world.exchange();
       },
     },
@@ -364,12 +364,12 @@ describe("a flood of strangers above every limit of a session", () => {
 
   it("does not affect another session", () => {
     const { world, socket } = upAndRunning({ ...settings, clients: 2 });
-    const other = world.clients[1 - world.ledger.clientOf[world.serverFlows[socket]]];
+    const other = world.clients[1 - world.ledger.clientOf[world.sockets.flows[socket]]];
     const association = world.openAssociation(other, false);
     world.send(other, association, 0, SHORTEST_PAYLOAD);
     attend(world);
     flood(world, socket);
-    const at = world.serverOf[other.flows[association]];
+    const at = world.sockets.associationOf[other.flows[association]];
     const number = world.receive(at, FIRST_STRANGER + 9, SHORTEST_PAYLOAD);
     attend(world);
     expect(world.ledger.hasArrived(number)).toBe(true);
