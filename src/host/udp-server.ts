@@ -24,6 +24,7 @@ import { ServerListeners } from "./server/server-listeners.ts";
 import { SocketEgress } from "./server/socket-egress.ts";
 import { TunnelConnections } from "./server/tunnel-connections.ts";
 import { keyStats } from "./stats/key-stats.ts";
+import { withPathCounts } from "./stats/path-counts.ts";
 import type { EndpointStatus, FlowStatus } from "./stats/status.ts";
 import { joinFlows, joinStatus, listFlows, MAX_LISTED_SESSIONS } from "./stats/status.ts";
 import type { TunnelStats } from "./stats/tunnel-stats.ts";
@@ -192,7 +193,7 @@ export class UdpServerHost {
     const core = this.#core;
     this.#shortcuts?.collect(this.#system.now());
     this.#tap?.count(core.counters);
-    const own = tunnelStats(
+    const counted = tunnelStats(
       core.counters,
       {
         sessions: core.sessionCount,
@@ -203,6 +204,11 @@ export class UdpServerHost {
       },
       core.spread,
       core.keys && keyStats(core.keys),
+    );
+    const paths = [this.#egress.counts?.(), this.#listeners.pathCounts()];
+    const own = withPathCounts(
+      counted,
+      paths.filter((counts) => counts !== undefined),
     );
     return this.#others === undefined ? own : sumStats([own, ...this.#others.stats()]);
   }

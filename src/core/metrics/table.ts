@@ -32,7 +32,7 @@ export interface Metric extends Row {
   readonly bounds?: readonly number[];
   /** How the values of threads are combined. */
   readonly sum: "add" | "mean";
-  /** Whether only tun2socks has it. */
+  /** Whether only tun2socks has it; some a server, too, whose egress leads to a tun2socks. */
   readonly isOfTun2Socks: boolean;
   /** Whether only a server with keys of single clients has it. */
   readonly isOfKeys: boolean;
@@ -222,11 +222,17 @@ export const FLOW_STATES = {
 
 /** Counts since the start; members of `PacketCounters`. */
 export const PACKET_COUNTS = {
-  packetsIn: { name: "underpass_device_received_packets_total", help: "IP packets from the device." },
-  packetsOut: { name: "underpass_device_sent_packets_total", help: "IP packets to the device." },
+  packetsIn: {
+    name: "underpass_device_received_packets_total",
+    help: "IP packets from the device; at udp-server, from the tun2socks of --egress.",
+  },
+  packetsOut: {
+    name: "underpass_device_sent_packets_total",
+    help: "IP packets to the device; at udp-server, to the tun2socks of --egress.",
+  },
   fragmentsIn: {
     name: "underpass_device_received_fragments_total",
-    help: "Fragments among the packets from the device.",
+    help: "Fragments among these packets from the device or tun2socks.",
   },
   reassembled: {
     name: "underpass_reassembled_packets_total",

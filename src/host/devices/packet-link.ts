@@ -16,6 +16,8 @@ export interface PacketLink {
   /** Writes all packets, whose memory is borrowed until it returns. @returns how many were dropped */
   write(packets: PacketBatch): number;
   close(): Promise<void>;
+  /** Packets and datagrams that the device's end has dropped, by reason, if it is in this process. */
+  drops?(): Readonly<Record<string, number>>;
 }
 
 /** One run of a link. */

@@ -7,6 +7,7 @@ import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { NameLookups } from "../addresses/name-lookups.ts";
 import { Driver } from "../driver.ts";
 import type { Logger } from "../log.ts";
+import type { PathCounts } from "../stats/path-counts.ts";
 import type { ByteStream } from "../stream/byte-stream.ts";
 import type { ConnectionLink } from "../stream/connection-link.ts";
 import { linkConnection } from "../stream/connection-link.ts";
@@ -59,6 +60,11 @@ export class DialectHost implements UdpPathHost {
 
   get flowCount(): number {
     return this.#core.flowCount;
+  }
+
+  /** See `UdpPath.counts`. */
+  pathCounts(): PathCounts | undefined {
+    return this.#path?.counts?.();
   }
 
   /**

@@ -1,5 +1,6 @@
 import type { UnreachableKind } from "../../wire/capsule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
+import type { PathCounts } from "../stats/path-counts.ts";
 import type { UdpPath, UdpPathHost } from "../udp-paths/udp-path.ts";
 import { OutgoingDatagram } from "../udp-paths/udp-path.ts";
 import type { EgressHost, ServerEgress } from "./server-egress.ts";
@@ -77,6 +78,10 @@ export class PathEgress implements ServerEgress, UdpPathHost {
 
   async close(): Promise<void> {
     await this.#path?.end();
+  }
+
+  counts(): PathCounts | undefined {
+    return this.#path?.counts?.();
   }
 
   // UdpPathHost

@@ -3,6 +3,7 @@ import type { LatencyClass } from "../../wire/latency-class.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { Driver } from "../driver.ts";
 import type { Logger } from "../log.ts";
+import type { PathCounts } from "../stats/path-counts.ts";
 import type { System } from "../system.ts";
 import type { BatchRecords } from "../tap/batch-records.ts";
 
@@ -25,6 +26,8 @@ export interface ServerEgress {
   /** The association has ended. */
   release(association: number): void;
   close(): Promise<void>;
+  /** See `UdpPath.counts`. */
+  counts?(): PathCounts | undefined;
 }
 
 /** What an egress gets from the server's host. */

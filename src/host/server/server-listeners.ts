@@ -12,6 +12,7 @@ import type { ShadowsocksListen } from "../options/shadowsocks-listen.ts";
 import { isTunnelTarget, parseShadowsocksListen } from "../options/shadowsocks-listen.ts";
 import type { ResolvedUdpServerOptions } from "../options/udp-server.ts";
 import { openShadowsocksListener } from "../shadowsocks/shadowsocks-listener.ts";
+import type { PathCounts } from "../stats/path-counts.ts";
 import type { ByteStream } from "../stream/byte-stream.ts";
 import { FirstBytes } from "../stream/first-bytes.ts";
 import type { StreamListener } from "../stream/tcp.ts";
@@ -60,6 +61,11 @@ export class ServerListeners {
 
   get addresses(): string[] {
     return this.#listeners.map(({ address }) => address);
+  }
+
+  /** See `UdpPath.counts`, of the path that dialects use. */
+  pathCounts(): PathCounts | undefined {
+    return this.#dialects?.pathCounts();
   }
 
   /** Opens one listener after another, as the options name them. @throws HostError ERR_LISTEN */

@@ -22,12 +22,13 @@ type Records<Name extends string> = Readonly<Record<Name, Readonly<Record<string
 
 /**
  * `in`: from a tunnel; `out`: into a tunnel. Counts are since the start; bytes are UDP payload. docs/reference/metrics.md explains each member,
- * and each reason in `drops`, `refused` and `unreachable`.
+ * and each reason in `drops`, `refused` and `unreachable`. Only tun2socks and a server whose egress leads to one have counts of packets.
  */
 export interface TunnelStats
   extends Numbers<typeof STATES>,
     Numbers<typeof COUNTS>,
-    Records<Exclude<keyof typeof COUNTS_BY_LABEL, "spread">> {
+    Records<Exclude<keyof typeof COUNTS_BY_LABEL, "spread">>,
+    Partial<Numbers<typeof PACKET_COUNTS>> {
   /** Smoothed round-trip time of the tunnel in milliseconds; undefined before the first heartbeat is answered. */
   readonly rttMs: number | undefined;
   /** Sessions with receipts, whose datagrams are spread over lanes. */
@@ -58,7 +59,7 @@ export type KeyStats = Records<keyof typeof KEY_STATES | keyof typeof KEY_COUNTS
 
 /** Statistics of a running tun2socks; `in` and `out` are those of udp-local: towards and from the applications. */
 export interface Tun2SocksStats
-  extends TunnelStats,
+  extends Omit<TunnelStats, keyof typeof PACKET_COUNTS>,
     Numbers<typeof FLOW_STATES>,
     Numbers<typeof PACKET_COUNTS> {}
 
@@ -93,9 +94,9 @@ export function noTunnelStats(): TunnelStats {
 /** Sums the statistics of several workers. */
 export function sumStats(all: readonly TunnelStats[]): TunnelStats {
   const total = {};
-  const hasKeys = all.some(({ keys }) => keys !== undefined);
   for (const metric of METRICS) {
-    if (!metric.isOfTun2Socks && (hasKeys || !metric.isOfKeys))
+    const isOptional = metric.isOfTun2Socks || metric.isOfKeys;
+    if (!isOptional || all.some((stats) => readMetric(stats, metric) !== undefined))
       writeMetric(
         total,
         metric,

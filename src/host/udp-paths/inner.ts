@@ -1,6 +1,7 @@
 import type { OnPackets } from "../../core/tun2socks/packet-stream-reader.ts";
 import type { CustomDevice } from "../devices/device.ts";
 import type { PacketLink } from "../devices/packet-link.ts";
+import type { Tun2SocksStats } from "../stats/tunnel-stats.ts";
 import type { System } from "../system.ts";
 import { handPackets, PacketPath } from "./packets.ts";
 import type { UdpPath, UdpPathHost } from "./udp-path.ts";
@@ -14,7 +15,9 @@ export async function openInner(
   host: UdpPathHost,
   system: System,
   seed: number,
-  start: (device: CustomDevice) => Promise<{ close(): Promise<void> }>,
+  start: (
+    device: CustomDevice,
+  ) => Promise<{ close(): Promise<void>; stats(): Pick<Tun2SocksStats, "drops"> }>,
 ): Promise<UdpPath> {
   let toInner: OnPackets = () => {};
   let toEgress: OnPackets = () => {};
@@ -32,6 +35,7 @@ export async function openInner(
         return 0;
       },
       close: () => inner.close(),
+      drops: () => inner.stats().drops,
     };
   });
 }

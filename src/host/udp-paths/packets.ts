@@ -7,6 +7,8 @@ import type { AddressBytes } from "../../wire/socket-address.ts";
 import { copyAddress } from "../../wire/socket-address.ts";
 import type { PacketLink } from "../devices/packet-link.ts";
 import type { Loop } from "../loop.ts";
+import type { PathCounts } from "../stats/path-counts.ts";
+import { sumRecords } from "../stats/tunnel-stats.ts";
 import type { OutgoingDatagram, UdpPath, UdpPathHost } from "./udp-path.ts";
 
 /** Sends IP packets to a tun2socks elsewhere. */
@@ -56,6 +58,12 @@ export class PacketPath implements UdpPath, PacketEgressEvents {
 
   end(): Promise<void> {
     return this.#link.close();
+  }
+
+  counts(): PathCounts {
+    const { packetsIn, packetsOut, fragmentsIn, reassembled, drops } = this.#egress.counters;
+    const all = sumRecords([drops, this.#link.drops?.()]);
+    return { ...{ packetsIn, packetsOut, fragmentsIn, reassembled }, drops: all };
   }
 
   // PacketEgressEvents

@@ -1,5 +1,6 @@
 import type { UnreachableKind } from "../../wire/capsule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
+import type { PathCounts } from "../stats/path-counts.ts";
 
 /**
  * A datagram to send: one view, which the caller points at one datagram after another. The memory that it refers to is
@@ -45,6 +46,8 @@ export interface UdpPath {
   /** Ends an association, after which nothing is delivered for it. */
   close(association: number): void;
   end(): Promise<void>;
+  /** Counts since the start, if it has any besides those that it reports to {@link UdpPathHost.drop}. */
+  counts?(): PathCounts;
 }
 
 /** Receives the datagrams and errors that come back from a path. */
