@@ -285,6 +285,15 @@ export class DialectServer implements FrameReceiver<DialectConnection> {
     }
   }
 
+  /** Drops a datagram of {@link outgoing} whose flow has ended since, because its connection has failed. @param data  its payloads */
+  dropOutgoing(index: number, data: Uint8Array): void {
+    const { association, offset, length } = this.outgoing;
+    const { drops, tap } = this.counters;
+    drops.unknown_context++;
+    const flow = tapNumber(association[index]);
+    tap?.record(true, "unknown_context", flow, undefined, undefined, data, offset[index], length[index]);
+  }
+
   /** Handles the answer to a `resolve` output; then send {@link outgoing} on. @param addresses  in order of preference; empty if none */
   handleResolved(now: number, query: number, addresses: readonly AddressBytes[]): void {
     const { outgoing, counters } = this;

@@ -146,7 +146,7 @@ export class DialectHost implements UdpPathHost {
     for (let i = 0; i < count; i++) {
       const target = remotes.target[context[i]];
       if (target === undefined) {
-        this.#core.counters.drops.unknown_context++;
+        this.#core.dropOutgoing(i, data);
         continue;
       }
       datagram.setPayload(association[i], data, offset[i], length[i], 0);
