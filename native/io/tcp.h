@@ -7,8 +7,9 @@
 #include "loop.h"
 
 typedef struct io_listener_callbacks {
-  // A new connection: non-blocking, close-on-exec. The callee closes it.
-  void (*accepted)(void *user_data, int descriptor);
+  // A new connection: non-blocking, close-on-exec. The callee closes it. Or a system error: the listener has failed, accepts nothing more,
+  // and is still to be closed.
+  void (*accepted)(void *user_data, int result);
   void (*released)(void *user_data);
 } io_listener_callbacks;
 

@@ -29,7 +29,7 @@ static napi_value opened(napi_env env, int result, callee *callee, const char *c
   return throw_system_error(env, result, call);
 }
 
-// tcpListen(address, reusePort, backlog, onAccept(descriptor)): descriptor of the listener
+// tcpListen(address, reusePort, backlog, onAccept(descriptor, or a system error)): descriptor of the listener
 static napi_value tcp_listen(napi_env env, napi_callback_info info) {
   napi_value values[4];
   if (!get_arguments(env, info, 4, values)) return NULL;
@@ -41,7 +41,7 @@ static napi_value tcp_listen(napi_env env, napi_callback_info info) {
   return opened(env, result, callee, "listen");
 }
 
-// unixListen(path, mode, backlog, onAccept(descriptor)): descriptor of the listener
+// unixListen(path, mode, backlog, onAccept(descriptor, or a system error)): descriptor of the listener
 static napi_value unix_listen(napi_env env, napi_callback_info info) {
   napi_value values[4];
   char path[PATH_BYTES];
@@ -53,7 +53,7 @@ static napi_value unix_listen(napi_env env, napi_callback_info info) {
   return opened(env, result, callee, "listen");
 }
 
-// listenOn(descriptor, backlog, onAccept(descriptor)): descriptor of the listener, which is the same
+// listenOn(descriptor, backlog, onAccept(descriptor, or a system error)): descriptor of the listener, which is the same
 static napi_value listen_on(napi_env env, napi_callback_info info) {
   napi_value values[3];
   if (!get_arguments(env, info, 3, values)) return NULL;

@@ -23,6 +23,8 @@ typedef struct attempt {
 typedef struct connection_world {
   world world;
   int accepted, last_accepted, listener_released;
+  // The error with which the listener has failed, and how often that was reported.
+  int failure, failures;
   // What `accepted` also does.
   void (*then)(struct connection_world *world);
   int listener;
@@ -33,6 +35,12 @@ typedef struct connection_world {
 static void on_accepted(void *data, int descriptor) {
   connection_world *world = data;
   assert_int_equal(world->listener_released, 0);
+  if (descriptor < 0) {
+    world->failure = descriptor;
+    world->failures++;
+    if (world->then != NULL) world->then(world);
+    return;
+  }
   world->accepted++;
   assert_true(fcntl(descriptor, F_GETFL) & O_NONBLOCK);
   assert_true(fcntl(descriptor, F_GETFD) & FD_CLOEXEC);
@@ -351,6 +359,52 @@ static void a_listening_socket_that_was_given_is_accepted_on_and_owned(void **st
   assert_int_equal(fcntl(given, F_GETFD), -1);
 }
 
+static void a_listener_outlives_conditions_that_nothing_explains(void **state) {
+  connection_world *world = *state;
+  listen_on_loopback(world);
+  for (int i = 0; i < 200; i++) {
+    attempt attempt;
+    report_conditions(&world->world);
+    begin_attempt(world, &attempt, port_of(world->listener));
+    RUN_UNTIL(&world->world, attempt.done == 1 && world->accepted == i + 1);
+  }
+  assert_int_equal(world->failures, 0);
+}
+
+static void a_listener_with_nothing_but_conditions_fails_once(void **state) {
+  connection_world *world = *state;
+  listen_on_loopback(world);
+  for (int i = 0; i < 64; i++) report_conditions(&world->world);
+  assert_int_equal(world->failures, 0);
+  for (int i = 0; i < 64; i++) report_conditions(&world->world);
+  assert_int_equal(world->failures, 1);
+  assert_int_equal(world->failure, UV_EBADF);
+  io_unlisten(world->world.io, world->listener);
+  assert_int_equal(world->listener_released, 1);
+}
+
+// Somebody who shares the socket has ended it.
+static void a_listener_that_is_no_listener_any_more_fails_once_and_leaves_the_loop_alone(void **state) {
+  connection_world *world = *state;
+  listen_on_loopback(world);
+  assert_int_equal(shutdown(world->listener, SHUT_RDWR), 0);
+  RUN_UNTIL(&world->world, world->failures > 0);
+  for (int i = 0; i < 20; i++) uv_run(&world->world.loop, UV_RUN_NOWAIT);
+  assert_int_equal(world->failures, 1);
+  assert_int_equal(world->failure, UV_EINVAL);
+  io_unlisten(world->world.io, world->listener);
+  assert_int_equal(world->listener_released, 1);
+}
+
+static void a_listener_that_fails_may_close_within_its_call(void **state) {
+  connection_world *world = *state;
+  listen_on_loopback(world);
+  world->then = close_listener;
+  assert_int_equal(shutdown(world->listener, SHUT_RDWR), 0);
+  RUN_UNTIL(&world->world, world->listener_released == 1);
+  assert_int_equal(world->failures, 1);
+}
+
 static void a_descriptor_of_no_stream_socket_is_left_alone(void **state) {
   connection_world *world = *state;
   io_loop *io = world->world.io;
@@ -383,6 +437,12 @@ int connection_tests(void) {
       TEST(a_path_that_is_no_path_is_refused),
       TEST(a_listening_socket_that_was_given_is_accepted_on_and_owned),
       TEST(a_descriptor_of_no_stream_socket_is_left_alone),
+      TEST(a_listener_outlives_conditions_that_nothing_explains),
+      TEST(a_listener_with_nothing_but_conditions_fails_once),
+#ifdef __linux__
+      TEST(a_listener_that_is_no_listener_any_more_fails_once_and_leaves_the_loop_alone),
+      TEST(a_listener_that_fails_may_close_within_its_call),
+#endif
   };
   return cmocka_run_group_tests_name("listeners and attempts", tests, NULL, NULL);
 }

@@ -333,6 +333,20 @@ static void each_latency_class_delivers_everything_and_closes_while_held(void **
   io_udp_close(udp->world.io, b);
 }
 
+static void datagrams_arrive_after_conditions_that_nothing_explains(void **state) {
+  udp_world *udp = *state;
+  int32_t a = open_socket(udp, false), b = open_socket(udp, false);
+  address to = loopback(io_udp_port(udp->world.io, b));
+  size_t size = 1;
+  for (int i = 0; i < 60; i++) {
+    // A bulk socket may be held: the loop then watches the timer that resumes it.
+    io_udp_latency(udp->world.io, b, i % 3);
+    report_conditions(&udp->world);
+    assert_int_equal(send_sizes(udp, a, to, &size, 1, 0), 0);
+    RUN_UNTIL(&udp->world, udp->heard_count == i + 1);
+  }
+}
+
 static void setting_up_twice_or_opening_nonsense_is_refused(void **state) {
   udp_world *udp = *state;
   assert_int_equal(io_udp_setup(udp->world.io, &udp->memory, &callbacks, udp), UV_EALREADY);
@@ -366,6 +380,7 @@ int udp_tests(void) {
       cmocka_unit_test_setup_teardown(the_context_may_end_within_the_call, set_up, tear_down),
       cmocka_unit_test_setup_teardown(a_number_is_given_out_again_only_in_a_later_turn, set_up, tear_down),
       cmocka_unit_test_setup_teardown(each_latency_class_delivers_everything_and_closes_while_held, set_up, tear_down),
+      cmocka_unit_test_setup_teardown(datagrams_arrive_after_conditions_that_nothing_explains, set_up, tear_down),
       cmocka_unit_test_setup_teardown(setting_up_twice_or_opening_nonsense_is_refused, set_up, tear_down),
   };
   return cmocka_run_group_tests_name("UDP", tests, NULL, NULL);

@@ -75,6 +75,18 @@ address loopback(int port) {
   return (address){{IO_ADDRESS_IPV4, 127, 0, 0, 1, (uint8_t)(port >> 8), (uint8_t)port}};
 }
 
+static void report_condition(uv_handle_t *handle, void *argument) {
+  (void)argument;
+  uv_poll_t *poll = (uv_poll_t *)handle;
+  if (handle->type != UV_POLL || !uv_is_active(handle)) return;
+  uv_poll_stop(poll);
+  poll->poll_cb(poll, UV_EBADF, 0);
+}
+
+void report_conditions(world *world) {
+  uv_walk(&world->loop, report_condition, NULL);
+}
+
 int port_of(int descriptor) {
   char ip[IO_IP_TEXT_BYTES];
   int port = io_socket_name(descriptor, false, ip);

@@ -52,6 +52,9 @@ typedef struct address {
 address loopback(int port);
 
 int port_of(int descriptor);
+
+// Reports an error condition to every poll handle of the loop, as libuv does: it stops watching first. Nothing explains the condition.
+void report_conditions(world *world);
 int count_descriptors(void);
 
 #ifdef __linux__

@@ -53,8 +53,10 @@ static void arm(struct latency *latency) {
 }
 
 static void on_timer(uv_poll_t *poll, int status, int events) {
-  (void)status, (void)events;
+  (void)events;
   struct latency *latency = poll->data;
+  // libuv has stopped watching. A timer has no error conditions that would last.
+  if (status < 0) uv_poll_start(poll, UV_READABLE, on_timer);
   uint64_t expirations;
   if (read(latency->timer_fd, &expirations, sizeof expirations) < 0) return;
   uint64_t waited_ns = uv_hrtime() - latency->hold_start;

@@ -44,6 +44,7 @@ static int error_of(uv_os_sock_t socket) {
 }
 
 static void on_connected(uv_poll_t *poll, int status, int events) {
+  // Any status ends the attempt.
   (void)status, (void)events;
   attempt *attempt = poll->data;
   watcher *watcher = &attempt->watcher;

@@ -15,6 +15,8 @@
 
 // Connections accepted in one turn of the loop.
 #define ACCEPT_ROUND 64
+// A listener fails after this many error conditions in a row that nothing explains: they would keep the loop busy.
+#define MAX_CONDITIONS 64
 
 typedef struct listener {
   watcher watcher;
@@ -24,6 +26,7 @@ typedef struct listener {
   int reserve;
   // The path of a Unix socket, otherwise NULL.
   char *path;
+  int conditions;
 } listener;
 
 static uv_os_sock_t accept_one(uv_os_sock_t from) {
@@ -61,19 +64,42 @@ static void turn_away(listener *listener) {
   listener->reserve = open_reserve();
 }
 
-static void on_connections(uv_poll_t *poll, int status, int events) {
-  (void)status, (void)events;
-  listener *listener = poll->data;
+// Errors after which a socket is no listener any more; others concern single connections, or pass.
+static bool is_final(int error) {
+  return error == UV_EINVAL || error == UV_EBADF || error == UV_ENOTSOCK;
+}
+
+// Accepts what waits. Returns 0, or a final error. The callee may close the listener.
+static int accept_round(listener *listener) {
   for (int i = 0; i < ACCEPT_ROUND && listener->watcher.fd >= 0; i++) {
     uv_os_sock_t accepted = accept_one((uv_os_sock_t)listener->watcher.fd);
     if (accepted == IO_NO_SOCKET) {
       int error = io_socket_error();
       if (error == UV_EINTR || error == UV_ECONNABORTED) continue;
       if (error == UV_EMFILE || error == UV_ENFILE) turn_away(listener);
-      return;
+      return is_final(error) ? error : 0;
     }
+    listener->conditions = 0;
     listener->callbacks->accepted(listener->watcher.user_data, (int)accepted);
   }
+  return 0;
+}
+
+static void on_connections(uv_poll_t *poll, int status, int events) {
+  (void)events;
+  listener *listener = poll->data;
+  if (status < 0) listener->conditions++;
+  int error = accept_round(listener);
+  if (listener->watcher.fd < 0 || (status >= 0 && error == 0)) return;
+  if (error == 0 && listener->conditions > MAX_CONDITIONS) error = status;
+  if (error == 0) {
+    // libuv has stopped watching.
+    uv_poll_start(poll, UV_READABLE, on_connections);
+    return;
+  }
+  // It would be reported again and again.
+  uv_poll_stop(poll);
+  listener->callbacks->accepted(listener->watcher.user_data, error);
 }
 
 // Listens on a bound socket. Closes it if that fails. The listener frees `path`.

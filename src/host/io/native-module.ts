@@ -112,21 +112,26 @@ export interface NativeModule {
   /** Makes memory that nobody can change any more. @returns its descriptor */
   sealedMemory?(bytes: Uint8Array): number;
 
-  /** Undefined on Windows. @returns the listener's descriptor */
+  /**
+   * Undefined on Windows.
+   *
+   * @param onAccept  gets each connection; or a system error, after which the listener accepts nothing more, and is still to be closed
+   * @returns the listener's descriptor
+   */
   tcpListen?(
     address: Uint8Array,
     reusePort: boolean,
     backlog: number,
-    onAccept: (descriptor: number) => void,
+    onAccept: (result: number) => void,
   ): number;
   /**
    * Listens on a Unix socket. Replaces a socket at the path on which nothing answers.
    *
    * @param mode  permissions, 0o660
    */
-  unixListen?(path: string, mode: number, backlog: number, onAccept: (descriptor: number) => void): number;
+  unixListen?(path: string, mode: number, backlog: number, onAccept: (result: number) => void): number;
   /** Accepts on a listening socket that the process was given. Not in the C library. @returns its descriptor */
-  listenOn?(descriptor: number, backlog: number, onAccept: (descriptor: number) => void): number;
+  listenOn?(descriptor: number, backlog: number, onAccept: (result: number) => void): number;
   /** Closes a listener, and removes the path of a Unix socket. */
   tcpUnlisten?(listener: number): void;
   /** The local address of an IP socket. */

@@ -69,8 +69,12 @@ export class NativeTcp implements Tcp {
   }
 
   /** @returns a function that makes a stream of each accepted descriptor */
-  #acceptor({ keepAliveMs = 0, onStream, onError }: ListenOptions): (descriptor: number) => void {
+  #acceptor({ keepAliveMs = 0, onStream, onError }: ListenOptions): (result: number) => void {
     return (descriptor) => {
+      if (descriptor < 0) {
+        onError(new Error(`the listener has failed: ${this.#errors.errorText(descriptor)}`));
+        return;
+      }
       this.#native.tcpKeepAlive!(descriptor, keepAliveMs / 1000);
       let stream: ByteStream;
       try {

@@ -17,7 +17,7 @@ export interface ListenOptions {
   /** Idle time after which a connection is probed. Default: the system's. */
   readonly keepAliveMs?: number;
   readonly onStream: (stream: ByteStream) => void;
-  /** Accepting failed; the listener continues. */
+  /** Accepting failed. The listener continues, unless the system no longer accepts on it. */
   readonly onError: (error: Error) => void;
 }
 
