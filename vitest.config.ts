@@ -2,17 +2,8 @@ import { existsSync } from "node:fs";
 import { defineConfig } from "vitest/config";
 import { cProject } from "./test/support/c-projects.ts";
 import { C_DRIVER } from "./test/support/hosts.ts";
+import { ONE_BY_ONE } from "./test/support/one-by-one.ts";
 
-/**
- * Interop and e2e start real programs, so their files run one after another; unit and sim run side by side. Under CI, whose machine may
- * stall for longer than a test allows, one that fails is tried once more, and the report says so.
- */
-const ONE_BY_ONE = {
-  testTimeout: 120_000,
-  hookTimeout: 60_000,
-  fileParallelism: false,
-  retry: process.env.CI === undefined ? 0 : 1,
-};
 const QUICK_INTEROP = [
   ...["both-families", "carriers", "http/connect-udp-clients", "dialects/local", "dialects/server"],
   ...[

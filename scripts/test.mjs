@@ -4,6 +4,7 @@
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { constants, setPriority } from "node:os";
+import { childEnd } from "./test/child-end.mjs";
 
 /** @type {{ title: string, seconds: number, isGood: boolean }[]} */
 const ended = [];
@@ -24,14 +25,7 @@ async function step(title, command, args, isBackground = false) {
     if (child.pid !== undefined) setPriority(child.pid, constants.priority.PRIORITY_BELOW_NORMAL);
     for (const stream of [child.stdout, child.stderr]) stream?.on("data", (chunk) => output.push(chunk));
   }
-  const status = await new Promise((resolve) => {
-    child.on("error", (error) => {
-      console.error(`${title}: ${error.message}`);
-      resolve(1);
-    });
-    child.on("close", resolve);
-  });
-  const isGood = status === 0;
+  const isGood = (await childEnd(child)) === 0;
   const seconds = Math.round((performance.now() - startedAt) / 1000);
   ended.push({ title, seconds, isGood });
   if (isBackground) {

@@ -1,6 +1,7 @@
 import type { TestProjectConfiguration } from "vitest/config";
 import { NOT_OF_C } from "./c-host-lacks.ts";
 import type { End } from "./hosts.ts";
+import { ONE_BY_ONE } from "./one-by-one.ts";
 
 /**
  * The tests of a folder with the C library at `ends`, and Node at the other.
@@ -20,9 +21,7 @@ export function cProject(
       env: Object.fromEntries(ends.map((end) => [`UNDERPASS_${end.toUpperCase()}_HOST`, "c"])),
       setupFiles: ["test/property-seed.ts"],
       runner: "./test/support/host-runner.ts",
-      testTimeout: 120_000,
-      hookTimeout: 60_000,
-      fileParallelism: false,
+      ...ONE_BY_ONE,
     },
   };
 }

@@ -24,6 +24,7 @@ import {
 } from "../../src/wire/socket-address.ts";
 import { readVarint, varintLengthFrom } from "../../src/wire/varint.ts";
 import { udpPacket } from "./packet-oracle.ts";
+import { seededIntegers } from "./random.ts";
 
 const ROW_INTS = 6;
 const SEND_ROW_INTS = 7;
@@ -48,7 +49,8 @@ interface Datagram {
 /** Several processes with native I/O and the test's sockets, in shared memory and virtual time. */
 export class MemoryNet {
   now = 1_000;
-  readonly random: () => number;
+  /** A random integer from 0 to `below` - 1. */
+  readonly random: (below: number) => number;
   /** If false, native modules have no shortcuts. */
   readonly hasShortcuts: boolean;
   /** Capacity of a connection in each direction, and the largest read, in bytes. */
@@ -66,11 +68,7 @@ export class MemoryNet {
 
   constructor(seed: number, hasShortcuts: boolean) {
     this.hasShortcuts = hasShortcuts;
-    let state = seed >>> 0;
-    this.random = () => {
-      state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-      return state / 4_294_967_296;
-    };
+    this.random = seededIntegers(seed);
   }
 
   /** A process. @param ip  from which it sends, unless a socket is bound to another */
@@ -147,7 +145,7 @@ function systemOf(net: MemoryNet, native: MemoryNative): System {
     ...errors,
     unixMs: () => net.now,
     cryptography: {
-      random: (length) => Uint8Array.from({ length }, () => Math.floor(256 * net.random())),
+      random: (length) => Uint8Array.from({ length }, () => net.random(256)),
       hmac: (key, data) => {
         const mac = new Uint8Array(32);
         for (const [i, byte] of [...key, ...data].entries()) mac[i % 32] = mac[i % 32] * 31 + byte;
@@ -486,7 +484,7 @@ export class MemoryNative {
     }
     const { chunkBytes, random } = this.#net;
     const most = Math.min(stream.inbox.length, chunkBytes);
-    const came = stream.inbox.splice(0, chunkBytes === WHOLE ? most : 1 + Math.floor(random() * most));
+    const came = stream.inbox.splice(0, chunkBytes === WHOLE ? most : 1 + random(most));
     const bytes = Uint8Array.from([...stream.kept, ...came]);
     stream.kept = [];
     const at = stream.mayRead ? this.#carryIn(stream, bytes) : 0;

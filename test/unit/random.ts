@@ -1,3 +1,5 @@
+export { seededIntegers } from "../support/seeded-integers.mjs";
+
 /** Reproducible random numbers (mulberry32). @returns a function that returns 32 bits */
 export function seededRandom(seed: number): () => number {
   let state = seed >>> 0;
@@ -6,15 +8,6 @@ export function seededRandom(seed: number): () => number {
     let value = Math.imul(state ^ (state >>> 15), state | 1);
     value ^= value + Math.imul(value ^ (value >>> 7), value | 61);
     return (value ^ (value >>> 14)) >>> 0;
-  };
-}
-
-/** Reproducible random integers (a linear congruential generator). @returns a function that returns one from 0 to `below` - 1 */
-export function seededIntegers(seed: number): (below: number) => number {
-  let state = seed;
-  return (below) => {
-    state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
-    return Math.floor((state / 4_294_967_296) * below);
   };
 }
 

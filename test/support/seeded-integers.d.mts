@@ -1,0 +1,1 @@
+export function seededIntegers(seed: number): (below: number) => number;
