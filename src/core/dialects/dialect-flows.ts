@@ -3,6 +3,7 @@ import type { AddressBytes } from "../../wire/socket-address.ts";
 import { ATYP_DOMAIN } from "../../wire/socket-address.ts";
 import type { Counters } from "../counters.ts";
 import type { Deadlines } from "../deadlines.ts";
+import type { Fifo } from "../fifo.ts";
 import { IdleLists } from "../idle-lists.ts";
 import { Permissions } from "../server/permissions.ts";
 import type { SendPool } from "../session/queue/send-pool.ts";
@@ -24,7 +25,7 @@ export type RemoteState = "known" | "denied" | "asked";
 export interface FlowsHost {
   readonly options: DialectServerOptions;
   readonly counters: Counters;
-  readonly outputs: DialectServerOutput[];
+  readonly outputs: Fifo<DialectServerOutput>;
   readonly deadlines: Deadlines;
   readonly pool: SendPool;
   /** By connection number. */

@@ -11,6 +11,7 @@ import { REPLY_COMMAND_UNSUPPORTED, REPLY_SUCCEEDED } from "../../wire/socks5.ts
 import type { Counters, DropReason, RefusalReason } from "../counters.ts";
 import { Deadlines } from "../deadlines.ts";
 import { ProtocolError } from "../errors.ts";
+import { Fifo } from "../fifo.ts";
 import { Socks5ServerConnection } from "../handshakes/socks5-server.ts";
 import { IdleLists } from "../idle-lists.ts";
 import { DatagramBatch } from "../session/datagram-batch.ts";
@@ -45,7 +46,7 @@ export class DialectServer implements FrameReceiver<DialectConnection> {
   readonly outgoing = new DatagramBatch(1024);
 
   readonly #options: DialectServerOptions;
-  readonly #outputs: DialectServerOutput[] = [];
+  readonly #outputs = new Fifo<DialectServerOutput>();
   readonly #deadlines = new Deadlines();
   readonly #connections: (DialectConnection | undefined)[] = [];
   readonly #freeConnections: number[] = [];

@@ -1,6 +1,7 @@
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { addressDomain, addressPort, copyOf } from "../../wire/socket-address.ts";
 import type { Counters, DropReason } from "../counters.ts";
+import type { Fifo } from "../fifo.ts";
 import type { DialectConnection } from "./dialect-connection.ts";
 import type { DialectServerOutput } from "./dialect-server-output.ts";
 import type { RemoteTable } from "./remote-table.ts";
@@ -21,14 +22,14 @@ interface Lookup {
 export class RemoteLookups {
   readonly #remotes: RemoteTable;
   readonly #counters: Counters;
-  readonly #outputs: DialectServerOutput[];
+  readonly #outputs: Fifo<DialectServerOutput>;
   readonly #byQuery = new Map<number, Lookup>();
   #nextQuery = 1;
   /** By slot of the remote: the datagrams that wait for its name. */
   readonly #held = new Map<number, Uint8Array[]>();
   #heldBytes = 0;
 
-  constructor(remotes: RemoteTable, counters: Counters, outputs: DialectServerOutput[]) {
+  constructor(remotes: RemoteTable, counters: Counters, outputs: Fifo<DialectServerOutput>) {
     this.#remotes = remotes;
     this.#counters = counters;
     this.#outputs = outputs;

@@ -1,5 +1,6 @@
 import type { Counters } from "../counters.ts";
 import type { Deadlines } from "../deadlines.ts";
+import type { Fifo } from "../fifo.ts";
 import type { DatagramBatch } from "../session/datagram-batch.ts";
 import type { NameLookups } from "../session/name-lookups.ts";
 import type { SendPool } from "../session/queue/send-pool.ts";
@@ -54,7 +55,7 @@ export interface ServerParts {
   readonly maxId: number;
   readonly counters: Counters;
   readonly outgoing: DatagramBatch;
-  readonly outputs: ServerOutput[];
+  readonly outputs: Fifo<ServerOutput>;
   readonly associations: ServerAssociations;
   readonly sessions: ServerSessions;
   readonly names: NameLookups<Connection>;

@@ -6,6 +6,7 @@ import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { DropReason } from "../counters.ts";
 import { Counters } from "../counters.ts";
 import { Deadlines } from "../deadlines.ts";
+import { Fifo } from "../fifo.ts";
 import { KeyTable } from "../keys/key-table.ts";
 import type { KeyEntry, NamedKey } from "../keys/named-key.ts";
 import type { ContextTable } from "../session/context-table.ts";
@@ -60,7 +61,7 @@ export class TunnelServer {
   /** Datagrams for targets, filled by {@link handleStream} and {@link handleResolved}. */
   readonly outgoing = new DatagramBatch(1024);
 
-  readonly #outputs: ServerOutput[] = [];
+  readonly #outputs = new Fifo<ServerOutput>();
   readonly #sessions = new ServerSessions();
   readonly #deadlines = new Deadlines();
   readonly #shutdown: Shutdown = { isDraining: false, isSuspending: false, isClosed: false };
@@ -436,7 +437,6 @@ export class TunnelServer {
   }
 
   pollOutput(): ServerOutput | undefined {
-    if (this.#outputs.length === 0) return undefined;
     const output = this.#outputs.shift();
     // Freed only now, as the host must close the sockets before the slot is used again.
     if (output?.kind === "release") this.#associations.handleReleased(output.association);

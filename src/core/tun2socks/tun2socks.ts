@@ -18,6 +18,7 @@ import { readUint16 } from "../../wire/network-order.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { addressPort, copyAddress, sameBytes, writeAddress } from "../../wire/socket-address.ts";
 import { UsageError } from "../errors.ts";
+import { Fifo } from "../fifo.ts";
 import type { PacketTap } from "../tap.ts";
 import { TokenBucket } from "../token-bucket.ts";
 import { EchoReplies } from "./echo-replies.ts";
@@ -104,7 +105,7 @@ export class Tun2Socks {
   readonly segments: SegmentBatch;
 
   readonly #options: Tun2SocksOptions;
-  readonly #outputs: Tun2SocksOutput[] = [];
+  readonly #outputs = new Fifo<Tun2SocksOutput>();
   readonly #associations: UdpAssociations;
   readonly #evictions: TokenBucket;
   readonly #reassembler: Reassembler;
