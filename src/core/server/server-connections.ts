@@ -77,6 +77,7 @@ export class ServerConnections {
       state: "head",
       tunnel: new Tunnel(queue, counters, { heartbeatMs, controlBytes: CONTROL_BYTES }),
       head: new HeadBuffer(),
+      challenges: 0,
       lane: 0,
       session: undefined,
       request: undefined,

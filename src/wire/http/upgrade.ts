@@ -131,9 +131,15 @@ export function encodeUpgradeResponse(
   return asciiBytes(`${text}\r\n`);
 }
 
-/** A 401 that asks the client to try again with the ticket. RFC 9110 §15.5.2 requires a scheme. */
-export function encodeChallengeResponse(challenge: ExtensionChallenge): Uint8Array {
-  let text = `HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Underpass\r\nContent-Length: 0\r\nUnderpass: v=${EXTENSION_VERSION}, c=${byteSequence(challenge.ticket)}`;
+/**
+ * A 401 that asks the client to try again with the ticket. RFC 9110 §15.5.2 requires a scheme.
+ *
+ * @param closes  whether the server closes the connection after it
+ */
+export function encodeChallengeResponse(challenge: ExtensionChallenge, closes = false): Uint8Array {
+  let text = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Underpass\r\nContent-Length: 0\r\n";
+  if (closes) text += "Connection: close\r\n";
+  text += `Underpass: v=${EXTENSION_VERSION}, c=${byteSequence(challenge.ticket)}`;
   if (challenge.unixS !== undefined) text += `, u=${challenge.unixS}`;
   if (challenge.mac !== undefined) text += `, m=${byteSequence(challenge.mac)}`;
   return asciiBytes(`${text}\r\n\r\n`);

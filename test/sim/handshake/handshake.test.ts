@@ -117,6 +117,24 @@ describe("a server with a key", () => {
     }
   });
 
+  it("closes a connection with its 32nd challenge, so a recording that is sent over and over leaves at most 32 answers unread", () => {
+    const { server } = new Network({ server: { psk: KEY } });
+    const request = requestOf(KEY);
+    const flood = new Uint8Array(1_000 * request.length);
+    for (let i = 0; i < 1_000; i++) flood.set(request, i * request.length);
+    const connection = server.handleAccept(1_000);
+    const answers = ask(server, flood, 1_000, connection).split("HTTP/1.1 ").slice(1);
+    expect(answers).toHaveLength(32);
+    expect(answers.filter((answer) => answer.includes("Connection: close"))).toEqual([answers[31]]);
+    expect(outputsOf(server)).toMatchObject([
+      { kind: "close", connection, refusal: { reason: "challenged" } },
+    ]);
+    expect(server.counters.refused.challenged).toBe(32);
+    // A client that shares the connection with it uses the ticket on another.
+    const ticket = { bytes: decodeAnswer(`HTTP/1.1 ${answers[31]}`).challenge!.ticket, age: 0 };
+    expect(ask(server, requestOf(KEY, { ticket }))).toMatch(/^HTTP\/1.1 101 /);
+  });
+
   it("accepts a ticket whose age is right to within 30 s, and challenges the client otherwise", () => {
     const { server } = new Network({ server: { psk: KEY } });
     const { bytes } = ticketFrom(server);
@@ -212,8 +230,7 @@ describe("a server with a key", () => {
             const verdict = askOnce(step.lane);
             if (verdict.kind !== "challenge") expect(verdict.kind).toBe("lane");
             else {
-              const answer = decodeAnswer(new TextDecoder().decode(verdict.response));
-              ticket = { bytes: answer.challenge!.ticket, receivedAt: clientNow };
+              ticket = { bytes: verdict.challenge.ticket, receivedAt: clientNow };
               // An honest client gets in at its second attempt, whatever its clock says.
               expect(askOnce(step.lane).kind).toBe("lane");
             }
@@ -252,8 +269,8 @@ describe("a server with a key", () => {
       head.take(request, 0, request.length);
       return handshake.judge(now, head);
     };
-    const { response } = judge(0, undefined) as { response: Uint8Array };
-    const { ticket: bytes } = decodeAnswer(new TextDecoder().decode(response)).challenge!;
+    const verdict = judge(0, undefined);
+    const bytes = verdict.kind === "challenge" ? verdict.challenge.ticket : new Uint8Array(0);
     const kinds = new Set<string>();
     for (let i = 0; i < 65_536; i++) kinds.add(judge(0, { bytes, age: 0 }).kind);
     expect([...kinds]).toEqual(["lane"]);

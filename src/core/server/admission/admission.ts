@@ -1,5 +1,5 @@
-import type { ExtensionRequest } from "../../../wire/http/upgrade.ts";
-import { encodeRefusal, encodeUpgradeResponse } from "../../../wire/http/upgrade.ts";
+import type { ExtensionChallenge, ExtensionRequest } from "../../../wire/http/upgrade.ts";
+import { encodeChallengeResponse, encodeRefusal, encodeUpgradeResponse } from "../../../wire/http/upgrade.ts";
 import type { AddressBytes } from "../../../wire/socket-address.ts";
 import {
   constantTimeEqual,
@@ -25,6 +25,8 @@ import { judgePlainRequest, judgeResolvedTarget } from "./plain-requests.ts";
 const NONE = -1;
 /** Share of the tunnels up to which sessions may add lanes beyond their first. */
 const SPARE_SHARE = 3 / 4;
+/** Most challenges on one connection, over which a proxy may send the requests of several clients. */
+const MAX_CHALLENGES = 32;
 
 /**
  * Carries out the verdicts on requests: refuses a connection, gives it to the host, or makes it a lane of a session or the tunnel of a
@@ -86,9 +88,7 @@ export class Admission {
         this.#connections.giveAway(now, connection, surplus, verdict);
         return;
       case "challenge":
-        connection.head.clear();
-        counters.refused.challenged++;
-        this.#connections.send(connection, verdict.response);
+        this.#challenge(now, connection, verdict.challenge);
         return;
       case "hand-over":
         if (shutdown.isDraining) {
@@ -104,6 +104,20 @@ export class Admission {
         connection.request = verdict.request;
         this.#followPlain(now, connection, judgePlainRequest(verdict.request, options));
     }
+  }
+
+  /** Asks a client to try again, on the same connection unless that has seen many challenges, as when a recording is repeated. */
+  #challenge(now: number, connection: Connection, challenge: ExtensionChallenge): void {
+    connection.challenges++;
+    const isLast = connection.challenges === MAX_CHALLENGES;
+    const response = encodeChallengeResponse(challenge, isLast);
+    if (isLast) {
+      this.#connections.refuse(now, connection, "challenged", response);
+      return;
+    }
+    connection.head.clear();
+    this.#parts.counters.refused.challenged++;
+    this.#connections.send(connection, response);
   }
 
   #acceptLane(

@@ -2,6 +2,7 @@ import { isHttp2Preface } from "../../../wire/http/extended-connect.ts";
 import type { HttpHead } from "../../../wire/http/http-head.ts";
 import { decodeHead } from "../../../wire/http/http-head.ts";
 import type {
+  ExtensionChallenge,
   ExtensionRequest,
   KeyRefusalCause,
   RefusalStatus,
@@ -11,7 +12,6 @@ import type {
 import {
   decodeUnderpassField,
   decodeUpgradeRequest,
-  encodeChallengeResponse,
   encodeKeyRefusal,
   encodeRefusal,
 } from "../../../wire/http/upgrade.ts";
@@ -72,8 +72,8 @@ export type Verdict =
       /** Whether a client with the key sent the request, which is then not for a decoy. */
       readonly isProven?: boolean;
     }
-  /** Send `response` and read one more request. */
-  | { readonly kind: "challenge"; readonly response: Uint8Array }
+  /** Send `challenge` in a 401 and read one more request. */
+  | { readonly kind: "challenge"; readonly challenge: ExtensionChallenge }
   /** The connection becomes a WebSocket, which carries a nested connection. `key` is the request's. */
   | { readonly kind: "web-socket"; readonly key: string }
   /** The connection is HTTP/2. Each of its requests is judged by itself. */
@@ -239,7 +239,7 @@ export class Handshake {
       const ticket = this.#tickets.issue(now);
       const unixS = isMisnamed ? Math.floor(keys!.unixMs(now) / 1000) : undefined;
       const proof = challengeMac(crypto, key, nonce, ticket, unixS);
-      return { kind: "challenge", response: encodeChallengeResponse({ ticket, unixS, mac: proof }) };
+      return { kind: "challenge", challenge: { ticket, unixS, mac: proof } };
     }
     const novelty = this.#guard.admit(now, nonce);
     if (novelty === "replayed") return refusal("replay", "the same request as before", 404);

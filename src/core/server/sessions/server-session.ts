@@ -23,6 +23,8 @@ export interface Connection {
   state: "head" | "resolving" | "binding" | "open" | "closing";
   readonly tunnel: Tunnel;
   readonly head: HeadBuffer;
+  /** How many of its requests were answered with a challenge. */
+  challenges: number;
   lane: number;
   session: Session | undefined;
   request: UpgradeRequest | undefined;
