@@ -56,6 +56,8 @@ export interface Socks5ListenerOptions {
 export class Socks5Listener {
   readonly #options: Socks5ListenerOptions;
   readonly #streams = new Set<ByteStream>();
+  /** Those of them that have not made their request yet, oldest first. */
+  readonly #halfOpen = new Set<ByteStream>();
   #listener: StreamListener | undefined;
 
   constructor(options: Socks5ListenerOptions) {
@@ -99,11 +101,21 @@ export class Socks5Listener {
     if (this.#streams.size >= maxConnections) {
       log.debug({ limit: maxConnections }, "too many SOCKS5 connections");
       this.#options.onRefused();
-      stream.destroy();
-      return;
+      // The oldest without a request is the one most likely to be slow on purpose.
+      const [slowest = stream] = this.#halfOpen;
+      this.#forget(slowest);
+      slowest.destroy();
+      if (slowest === stream) return;
     }
     this.#streams.add(stream);
-    new Socks5Connection(stream, this.#options, () => this.#streams.delete(stream)).start();
+    this.#halfOpen.add(stream);
+    const onRequest = () => this.#halfOpen.delete(stream);
+    new Socks5Connection(stream, this.#options, onRequest, () => this.#forget(stream)).start();
+  }
+
+  #forget(stream: ByteStream): void {
+    this.#streams.delete(stream);
+    this.#halfOpen.delete(stream);
   }
 }
 
@@ -112,6 +124,7 @@ class Socks5Connection implements ByteStreamEvents {
   readonly #stream: ByteStream;
   readonly #writer: PatientWriter;
   readonly #options: Socks5ListenerOptions;
+  readonly #onRequest: () => void;
   readonly #forget: () => void;
   readonly #machine: Socks5ServerConnection;
   readonly #timer: DeadlineTimer;
@@ -119,11 +132,15 @@ class Socks5Connection implements ByteStreamEvents {
   #association: Socks5Association | undefined;
   #isLost = false;
 
-  /** @param forget  called when the connection is closed, even if it has been handed on */
-  constructor(stream: ByteStream, options: Socks5ListenerOptions, forget: () => void) {
+  /**
+   * @param onRequest  called once the client has made its request
+   * @param forget     called when the connection is closed, even if it has been handed on
+   */
+  constructor(stream: ByteStream, options: Socks5ListenerOptions, onRequest: () => void, forget: () => void) {
     this.#stream = stream;
     this.#writer = new PatientWriter(stream);
     this.#options = options;
+    this.#onRequest = onRequest;
     this.#forget = forget;
     this.#machine = new Socks5ServerConnection(options.loop.now(), options.credentials, DIALECTS);
     this.#timer = new DeadlineTimer(options.loop, () => {
@@ -171,6 +188,7 @@ class Socks5Connection implements ByteStreamEvents {
           this.#close();
           break;
         default:
+          this.#onRequest();
           if (output.command === "udp-associate") void this.#associate(output.address);
           else {
             this.#stream.pause();
