@@ -1,7 +1,7 @@
 import { chmodSync } from "node:fs";
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import { HostError } from "../../core/errors.ts";
 import { formatEndpoint, parseEndpoint } from "../../host/addresses/endpoint.ts";
 import type { EndpointStatus, FlowStatus } from "../../host/stats/status.ts";
@@ -67,6 +67,11 @@ export class AdminServer {
   readonly #stopEvents: () => void;
   readonly #statsTimer: NodeJS.Timeout;
   readonly #hasToken: boolean;
+  /** All connections, oldest first, and those whose request is being answered. */
+  readonly #sockets = new Set<Socket>();
+  readonly #answering = new Set<Socket>();
+  /** The list of flows that is being made; requests at the same time share it. */
+  #flows: Promise<Buffer> | undefined;
   #showsAddresses = false;
   #isClosing = false;
   #address = "";
@@ -87,8 +92,8 @@ export class AdminServer {
       },
       (request, response) => void this.#answer(request, response),
     );
-    this.#server.maxConnections = MAX_CONNECTIONS;
     this.#server.timeout = SILENCE_MS;
+    this.#server.on("connection", (socket) => this.#admit(socket));
     this.#stopEvents = shown.onEvent((name, value) => this.#streams.send(name, plainValue(value)));
     this.#statsTimer = setInterval(() => {
       if (this.#streams.size > 0) this.#streams.send("stats", shown.stats());
@@ -150,7 +155,27 @@ export class AdminServer {
     await closed;
   }
 
+  /** At the bound, the oldest connection without a request makes room, because it is the one most likely to be slow on purpose. */
+  #admit(socket: Socket): void {
+    if (this.#sockets.size >= MAX_CONNECTIONS) {
+      const oldest = [...this.#sockets].find((one) => !this.#answering.has(one)) ?? socket;
+      this.#sockets.delete(oldest);
+      oldest.destroy();
+      if (oldest === socket) return;
+    }
+    this.#sockets.add(socket);
+    socket.on("close", () => this.#sockets.delete(socket));
+  }
+
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { socket } = request;
+    if (this.#answering.has(socket)) {
+      // Each answer takes memory until it is read, and one read may bring thousands of pipelined requests.
+      socket.destroy();
+      return;
+    }
+    this.#answering.add(socket);
+    response.on("close", () => this.#answering.delete(socket));
     const path = (request.url ?? "/").split("?", 1)[0];
     response.setHeader("cache-control", "no-store");
     response.setHeader("x-content-type-options", "nosniff");
@@ -197,12 +222,18 @@ export class AdminServer {
       case "/status":
         return { status: 200, type: "application/json", body: JSON.stringify(await this.#status()) };
       case "/flows": {
-        const body = await flowsAsJson(await this.#shown.flows(), this.#showsAddresses);
-        return { status: 200, type: "application/json", body };
+        this.#flows ??= this.#listFlows().finally(() => {
+          this.#flows = undefined;
+        });
+        return { status: 200, type: "application/json", body: await this.#flows };
       }
       default:
         return text(404, "/metrics, /healthz, /readyz, /status, /flows and /events are here");
     }
+  }
+
+  async #listFlows(): Promise<Buffer> {
+    return Buffer.from(await flowsAsJson(await this.#shown.flows(), this.#showsAddresses));
   }
 
   get #isReady(): boolean {
@@ -236,7 +267,7 @@ export class AdminServer {
   }
 }
 
-function send(response: ServerResponse, status: number, type: string, body: string): void {
+function send(response: ServerResponse, status: number, type: string, body: string | Buffer): void {
   const timer = setTimeout(() => response.destroy(), ANSWER_MS).unref();
   response.on("close", () => clearTimeout(timer));
   response.writeHead(status, { "content-type": type, "content-length": Buffer.byteLength(body) });
