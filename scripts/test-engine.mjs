@@ -57,7 +57,9 @@ const LONG = [
   "sim/handshake/handshake",
   "sim/lanes",
   "sim/tun2socks/packet-fuzz",
+  "sim/session/hostile-peers",
   "sim/session/receipts",
+  "unit/host/socks5/hostile-clients",
 ].map(pathOf);
 
 /** @param {string} name */
