@@ -1,13 +1,13 @@
 /**
- * Decides how much delay beyond that of an empty path is tolerated: more, the more of the demand is dropped.
+ * Decides how much delay the session tolerates beyond that of an empty path: the more of its demand is dropped, the more.
  *
  * The smallest delay is that of a quiet path. A busy radio link, or a machine that is slow to schedule its programs, adds some milliseconds
- * to every packet. This looks like a queue, but a lower rate does not end it: the measured rate follows what is sent, which follows the
- * measured rate, downward. A session that drops a fifth of its demand has probably reached the path's rate. One that drops half of it
- * should make sure, at the cost of a few milliseconds for all.
+ * to every packet. This looks like a queue, but a lower rate does not end it. The measured rate follows what is sent, and what is sent follows
+ * the measured rate, so both would fall. A session that drops a fifth of its demand has probably reached the path's rate. One that drops
+ * half of it should make sure, at the cost of a few milliseconds for all.
  *
- * A queue may be shorter than the slack. It then overflows before it shows, and the losses drop still more of the demand. So the slack
- * shrinks when most lanes are late, which random losses alone seldom cause, although no longer queue shows.
+ * A queue shorter than the slack overflows before it shows, and the losses drop still more of the demand. So the slack shrinks when most lanes
+ * are late although no queue longer than the slack shows. Random losses alone seldom make most lanes late.
  */
 import { DropShare } from "./measures/drop-share.ts";
 import type { Interval } from "./measures/measures.ts";
@@ -16,7 +16,7 @@ import type { Interval } from "./measures/measures.ts";
 const FIRST_SHARE = 0.28;
 const LAST_SHARE = 0.45;
 const MAX_MS = 15;
-/** Share of late lanes above which a queue overflows; the factor for the slack then; and the time over which this is forgotten. */
+/** A queue overflows if more than this share of lanes is late. The slack is then multiplied by this, which is forgotten in this time. */
 export const CROWD = 0.6;
 const DISPROVED = 0.5;
 const FORGET_MS = 20_000;

@@ -5,15 +5,16 @@
  *       ▲                  │ ▲                                  │
  *       └── there is none ─┘ └────── nobody does any more ──────┘
  *
- * In *delay*, a standing queue leads to a pause, which shows whose queue it is (share-probe.ts). The session begins to *compete* if others
- * have much of the link in two pauses in a row and the queue has not been short for so long that other sessions, which yield as this one
- * does, would have ended it. While it competes, the smallest delay is kept for longer, since the queue may never be empty.
+ * In *delay*, a standing queue leads to a pause, which shows whose queue it is (probes/share-probe.ts). The session begins to *compete* if two
+ * pauses in a row show that others have much of the link, and the queue has not been short for some time. Other sessions of this kind would
+ * have ended the queue in that time, because they yield too. A session that competes keeps the smallest delay for longer, because the queue
+ * may never be empty.
  *
- * While bulk is limited, *drains*, pauses as long as the queue, show the smallest delay again. A session that joins others takes the
- * queue that it finds for part of the path, so it would send too much until they have left it an empty one. Sessions see the queue empty
- * at the same time, and from then on they count the time to the next drain; so they drain at the same time, which empties it.
+ * While bulk is limited, *drains* show the smallest delay again: pauses as long as the queue. A session that joins others takes the queue that
+ * it finds for part of the path, and sends too much until it sees the queue empty. All sessions see that at the same time, and each counts
+ * the time to its next drain from then on. They therefore drain at the same time, which empties the queue.
  *
- * While demand is dropped, bursts now and then show whether the delay is a queue at all (headroom-probe.ts).
+ * While demand is dropped, occasional bursts show whether the delay is a queue at all (probes/headroom-probe.ts).
  */
 
 import { DemandSlack } from "./demand-slack.ts";
@@ -30,19 +31,20 @@ export type RateMode = "start" | "delay" | "compete";
 
 /** Lowest rate in bytes per millisecond: 100 kbit/s. */
 const MIN_RATE = 12.5;
-/** A queue longer than the target by this leads to a pause, after this many intervals, and at least this long after the pause before. */
+/** A queue that exceeds the target by this, for this many intervals, leads to a pause. Pauses are at least this far apart. */
 const LONG_QUEUE_MS = 3;
 const LONG_QUEUE_TICKS = 3;
 const PAUSE_INTERVAL_MS = 250;
-/** Pauses in a row in which others had much of the link, and time without a short queue, after which the session competes. */
+/** The session competes after this many pauses in a row in which others had much of the link, and this long without a short queue. */
 const CROWDED_PAUSES = 2;
 const PATIENCE_MS = 800;
 const PATIENCE_RTTS = 8;
 /** After a pause that showed much traffic of others, the link counts as shared for so long. */
 const SHARED_MS = 3_000;
 /**
- * Drains: pauses that show the smallest delay again. They come so long after the queue was last empty (a delay below `EMPTY_MS`), and are
- * as long as the delay; longer if others have more of the link than `SHARED_DRAIN`.
+ * Drains are pauses that show the smallest delay again. A drain is due `DRAIN_INTERVAL_MS` after the queue was last empty (a delay below
+ * `EMPTY_MS`) and after the last drain, but no later than `MAX_DRAIN_INTERVAL_MS` after the last drain. It is as long as the delay, or longer
+ * if others have more of the link than `SHARED_DRAIN`.
  */
 const DRAIN_INTERVAL_MS = 2_500;
 const MAX_DRAIN_INTERVAL_MS = 10_000;
@@ -189,7 +191,7 @@ export class RateControl {
     );
   }
 
-  /** Drains are due at a certain time; a pause for a long queue follows a measurement. */
+  /** Begins a drain that is due, or a pause if a measurement has shown a long queue. */
   #mayPause(now: number, hasSamples: boolean): void {
     const probe = this.#probe;
     if (this.#headroom.isRunning) return;

@@ -1,21 +1,21 @@
 /**
  * Sets the rate at the start of a session: slow start (RFC 5681 §3.1) over all lanes together.
  *
- * The window begins with what three TCP connections send at once, and grows by what is receipted as long as it is used, so that it does
- * not slow down a TCP connection inside, which does the same. Packets are spread over half a round trip.
+ * The window begins with what three TCP connections send at once. While it is used, it grows by what is receipted, as the window of a TCP
+ * connection inside does, so it does not slow that connection down. Packets are spread over half a round trip.
  *
  * The start ends at the first sign of a queue: HyStart's rule (Ha and Rhee 2011; RFC 9406), with the standing delay in place of the round
- * trip. A queue in one interval may be chance; a queue in two, or a long one, is not. It may still be in the lanes: a new lane's kernel
- * opens its own window, and over a long path every frame waits meanwhile. A queue of the link would grow until the end of the start shows, a
- * round trip later. So if new lanes have come up shortly before the end, and a frame sent soon after the end met no queue, the start goes
- * on, as slow start does after a false sign in HyStart++ (RFC 9406 §4.2). Its window then grows to no more than the first one and twice what
- * the path has delivered in a round trip, because a longer one would only fill the queue.
+ * trip. A queue in one interval may be chance; a queue in two, or a long one, is not. But frames may wait in the lanes and not in the link:
+ * a new lane's kernel opens its own window, and over a long path every frame waits meanwhile. A queue of the link would grow until the end
+ * of the start takes effect, a round trip later. So if lanes came up shortly before the end, and a frame sent soon after the end met no
+ * queue, the start continues, as slow start does after a false sign in HyStart++ (RFC 9406 §4.2). From then on, the window grows to at most
+ * the first one plus twice what the path has delivered in a round trip, because a larger one would only fill the queue.
  */
 import type { Interval, Measures } from "../measures/measures.ts";
 
 const FIRST_WINDOW_BYTES = 30_000;
 const PACE = 2;
-/** Multiple of what is delivered in a round trip that the window may grow to: slow start doubles it. */
+/** The window may grow to this multiple of what is delivered in a round trip. Slow start doubles it. */
 const MOST_GROWTH = 2;
 const SIGN_MS = 2;
 const CLEAR_SIGN_MS = 6;
@@ -71,7 +71,7 @@ export class StartMode {
     return 0;
   }
 
-  /** To be called at the end of each interval after the start. @returns whether it ended in error, and goes on */
+  /** To be called at the end of each interval after the start. @returns whether the end was an error, so that the start continues */
   resumes({ hasSamples }: Interval, { standing, sentAt, minRtt }: Measures): boolean {
     const age = sentAt - this.#endedAt;
     const isSoon = age >= 0 && age <= ERROR_RTTS * minRtt;

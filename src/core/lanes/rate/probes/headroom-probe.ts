@@ -2,8 +2,8 @@
  * Finds out by short bursts whether the path takes more than the session sends.
  *
  * Delay above the smallest one may come from the session's own queue. It may also come from a busy radio link, or from a machine that is
- * slow to schedule its programs, and then a lower rate does not help: the measured rate of the bottleneck follows what is sent, which
- * follows the measured rate, downward. So while demand is dropped, the session now and then sends a fifth more for some milliseconds
+ * slow to schedule its programs. A lower rate then does not help: the measured rate follows what is sent, and what is sent follows the
+ * measured rate, so both would fall. While demand is dropped, the session therefore sends a fifth more for some milliseconds now and then
  * (BBR's ProbeBW does so all the time: Cardwell et al., 2016). If the rate was right, the delay grows by what was sent beyond it:
  *
  *     excess = sent / capacity − time,     growth = delay after − delay before,     the path is full if growth ≈ excess
@@ -22,7 +22,7 @@ const NEVER = Number.POSITIVE_INFINITY;
 /** Excess of a burst, in milliseconds at the path's rate, and the length of a burst, unless intervals are longer. */
 const EXCESS_MS = 12;
 const LENGTH_MS = 60;
-/** The smallest delays in this time before the burst begins, and before it ends, are compared. */
+/** The smallest delay in this time before the burst begins is compared with that in this time before the burst ends. */
 const WINDOW_MS = LENGTH_MS / 2;
 /** Share of dropped demand above which a burst is worthwhile. */
 const LEAST_DROPPED = 0.02;
