@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
-import { startUdpLocal, startUdpServer } from "../dist/index.js";
+import { startUdpLocal, startUdpServer } from "underpass";
 
 const echo = createSocket("udp4");
 echo.on("message", (data, { port, address }) => echo.send(data, port, address));

@@ -38,6 +38,7 @@ const LEFT_OUT = [
   ...[
     "unit/node/doctor",
     "unit/cli/documents",
+    "unit/cli/keygen",
     "unit/cli/manual",
     "unit/node/metrics",
     "unit/layers",

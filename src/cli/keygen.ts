@@ -21,6 +21,8 @@ export function runKeygen(argv: readonly string[]): void {
     process.stdout.write(HELP);
     return;
   }
+  // A name may begin with "-", but nobody means that.
+  if (name?.startsWith("-")) throw new UsageError("ERR_OPTION", `unknown option '${name}'; see --help`);
   if (rest.length > 0) throw new UsageError("ERR_OPTION", "keygen: expected at most one name; see --help");
   if (name !== undefined && !isKeyName(name)) {
     throw new UsageError("ERR_OPTION", `keygen: ${JSON.stringify(name)}: expected ${KEY_NAME_EXPECTS}`);

@@ -32,12 +32,16 @@ function sessionLines({
   associations,
   lanes,
 }: AdminStatus["sessions"][number]): string[] {
+  const held = lanes.filter((lane) => lane.state === "held").length;
   return [
     `session ${session}: ${kind}, ${state}, associations ${associations}`,
-    ...lanes.map(
-      ({ lane, state: laneState, rttMs, isLate, carrier }) =>
-        `  lane ${lane}: ${laneState}${isLate ? ", late" : ""}, rtt ${milliseconds(rttMs)}, ${carrier}`,
-    ),
+    ...lanes
+      .filter((lane) => lane.state !== "held")
+      .map(
+        ({ lane, state: laneState, rttMs, isLate, carrier }) =>
+          `  lane ${lane}: ${laneState}${isLate ? ", late" : ""}, rtt ${milliseconds(rttMs)}, ${carrier}`,
+      ),
+    ...(held === 0 ? [] : [`  ${held} more held back until they help`]),
   ];
 }
 

@@ -29,6 +29,7 @@ function status(counters: Counters, carrier: string): AdminStatus {
         lanes: [
           { lane: 0, state: "up", rttMs: 12.34, isLate: true, carrier },
           { lane: 1, state: "waiting", rttMs: undefined, isLate: false, carrier },
+          ...[2, 3].map((lane) => ({ lane, state: "held", rttMs: undefined, isLate: false, carrier })),
         ],
       },
     ],
@@ -44,6 +45,7 @@ it("shows lanes with their health, and every reason that occurred with what to d
   expect(text).toContain("udp-local 1.2.3, ready, up 2 h\n");
   expect(text).toContain("  lane 0: up, late, rtt 12.3 ms, 192.0.2.1:3456 via socks5\n");
   expect(text).toContain("  lane 1: waiting, rtt -, 192.0.2.1:3456 via socks5\n");
+  expect(text).toContain("via socks5\n  2 more held back until they help\n");
   expect(text).toContain("and 2 more sessions\n");
   expect(text.indexOf("drops no_lane 5\n  No connection")).toBeLessThan(
     text.indexOf("drops age 3\n  The datagram"),
