@@ -9,8 +9,8 @@
  *     excess = sent / capacity − time,     growth = delay after − delay before,     the path is full if growth ≈ excess
  *
  * If the delay does not grow, there is room, and the delay before the burst was not a queue: from then on it counts as the path's own.
- * After a burst that made a queue, the next one is further away. A short queue that is full does not grow either: most lanes are late when
- * the burst has arrived, and it found no room.
+ * After a burst that made a queue, the next one is further away. A short queue that is full does not grow either: it drops the excess, so
+ * losses surge or most lanes are late when the burst has arrived, and it found no room.
  */
 
 import { CROWD } from "../demand-slack.ts";
@@ -84,7 +84,7 @@ export class HeadroomProbe {
     const { now, length, dropped, frames } = interval;
     this.#dropped.note(length, dropped, frames);
     this.own *= Math.max(0, 1 - length / FORGET_MS);
-    const hasRoom = this.#isOver(interval) && this.#judge(interval, capacity, measures.minRtt);
+    const hasRoom = this.#isOver(interval) && this.#judge(interval, measures, capacity);
     const isDue = interval.isLimited && this.#dropped.value > LEAST_DROPPED && now >= this.#nextAt;
     if (isDue && !this.isRunning && !isPaused)
       this.#begin(interval, capacity, measures.minRtt + measures.standing);
@@ -123,11 +123,11 @@ export class HeadroomProbe {
     return this.isRunning && (newest >= this.#end || now >= this.#giveUpAt);
   }
 
-  #judge({ now, lateShare, newest }: Interval, capacity: number, minRtt: number): boolean {
+  #judge({ now, lateShare, newest }: Interval, { minRtt, surges }: Measures, capacity: number): boolean {
     this.isRunning = false;
     const shortest = Math.max(INTERVAL_MS, INTERVAL_RTTS * minRtt);
     // In a stall all lanes are late too, but nothing of the burst has arrived.
-    const isFull = lateShare > CROWD && newest >= this.#end;
+    const isFull = (surges || lateShare > CROWD) && newest >= this.#end;
     const growth = isFull ? 1 : this.#growth;
     const hasRoom = growth <= ROOM;
     if (hasRoom) {
