@@ -181,6 +181,17 @@ describe("lanes over a link whose queue holds 10 ms", () => {
     expect(short.loss).toBeLessThan(1.1 * overload(perSecond, 100).loss);
     expect(short.p99).toBeLessThan(350);
   });
+
+  it("lose hardly more after delay that counted as the path's own has ended", () => {
+    const scenario = { ...OURS, losesSent: true, loads: [OVERLOAD], queue: 10, duration: 9_000, warmup: 5_000 };
+    const loss = (jitter: number) =>
+      mean(
+        [51, 52, 53, 54, 55].map(
+          (seed) => run({ ...scenario, jitter, changes: [{ at: 4_500, jitter: 0 }], seed }).loads[0].loss,
+        ),
+      );
+    expect(loss(15)).toBeLessThan(1.1 * loss(0));
+  });
 });
 
 describe("four sessions over one link", () => {

@@ -32,6 +32,7 @@ const NOBODY: Packet["to"] = { receive: () => {} };
 export class Link implements Wakeable {
   rate: number;
   loss: number;
+  jitter: number;
   delivered = 0;
   deliveredBytes = 0;
   lost = 0;
@@ -57,6 +58,7 @@ export class Link implements Wakeable {
     this.#options = options;
     this.rate = options.rate;
     this.loss = options.loss;
+    this.jitter = options.jitter ?? 0;
     this.#limit = Math.max(2 * 1514, options.rate * options.queue);
   }
 
@@ -96,8 +98,8 @@ export class Link implements Wakeable {
     this.#queuedBytes -= packet.size;
     this.delivered++;
     this.deliveredBytes += packet.size;
-    const { delay, jitter = 0 } = this.#options;
-    const extra = jitter === 0 ? 0 : (this.#random() / 2 ** 32) * jitter;
+    const { delay } = this.#options;
+    const extra = this.jitter === 0 ? 0 : (this.#random() / 2 ** 32) * this.jitter;
     this.#arrivedAt = Math.max(this.#arrivedAt, now + delay + extra);
     this.#arrivals.push(packet);
     this.#loop.at(this.#arrivedAt, this, 1);

@@ -73,8 +73,8 @@ export interface Scenario {
   readonly loads: readonly Load[];
   readonly competitors?: readonly Competitor[];
   readonly inner?: readonly InnerTcp[];
-  /** New rates of both directions. */
-  readonly changes?: readonly { readonly at: number; readonly mbit: number }[];
+  /** New rates of both directions, or jitter. */
+  readonly changes?: readonly { readonly at: number; readonly mbit?: number; readonly jitter?: number }[];
   readonly duration: number;
   /** Datagrams sent before this time do not count. */
   readonly warmup?: number;
@@ -254,8 +254,10 @@ export function run(scenario: Scenario): Result {
   );
   for (const change of scenario.changes ?? []) {
     new Every(loop, change.at, Number.POSITIVE_INFINITY, duration, () => {
-      up.rate = change.mbit * 125;
-      down.rate = change.mbit * 125;
+      for (const link of [up, down]) {
+        if (change.mbit !== undefined) link.rate = change.mbit * 125;
+        if (change.jitter !== undefined) link.jitter = change.jitter;
+      }
     });
   }
   if (scenario.log !== undefined) {

@@ -14,6 +14,8 @@ interface Path {
   readonly capacity: number;
   /** Longest wait in the queue, in milliseconds. While it is reached, lanes become late. */
   readonly longest?: number;
+  /** Share of the lanes that are late then. A smaller one than 0.6 shows only as a surge. */
+  readonly lates?: number;
   /** Milliseconds of delay that are added to every packet, and their variation. */
   readonly added?: number;
   readonly varies?: number;
@@ -49,7 +51,10 @@ function drive(probe: HeadroomProbe, path: Path, ms: number, from = 0): { room: 
     if (now % TICK_MS !== 0) continue;
     const interval = { now, length: TICK_MS, isLimited: true, newest, frames: 100 } as Interval;
     interval.dropped = 100 * (path.dropped ?? 0.3);
-    interval.lateShare = now - overflowedAt < 3 * RTT ? 0.8 : 0.1;
+    const isOverflowing = now - overflowedAt < 3 * RTT;
+    measures.surges = isOverflowing;
+    interval.lateShare = isOverflowing ? (path.lates ?? 0.8) : 0.1;
+    interval.delivered = RATE * TICK_MS;
     if (probe.tick(interval, measures, RATE, false)) room++;
   }
   return { room, bursts };
@@ -75,6 +80,23 @@ describe("HeadroomProbe", () => {
     const probe = new HeadroomProbe();
     expect(drive(probe, { capacity: RATE, added: 8, longest: 1 }, 30_000)).toEqual({ room: 0, bursts: 7 });
     expect(probe.own).toBe(0);
+  });
+
+  it("finds none if the queue drops the excess, although this makes few lanes late", () => {
+    const probe = new HeadroomProbe();
+    const path = { capacity: RATE, added: 8, longest: 1, lates: 0.3 };
+    expect(drive(probe, path, 30_000)).toEqual({ room: 0, bursts: 7 });
+    expect(probe.own).toBe(0);
+  });
+
+  it("forgets the path's own delay if losses surge and make many lanes late, although nothing is dropped here", () => {
+    const probe = new HeadroomProbe();
+    drive(probe, { capacity: 2 * RATE, added: 10 }, 5_000);
+    const { own } = probe;
+    drive(probe, { capacity: 2 * RATE, added: 10, dropped: 0 }, 1_000, 5_000);
+    expect(probe.own).toBeGreaterThan(0.9 * own);
+    drive(probe, { capacity: 0.9 * RATE, longest: 8, lates: 0.5, dropped: 0 }, 500, 6_000);
+    expect(probe.own).toBeLessThan(own / 8);
   });
 
   it("does not burst while nearly all of the demand is met", () => {

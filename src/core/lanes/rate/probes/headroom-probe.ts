@@ -11,6 +11,10 @@
  * If the delay does not grow, there is room, and the delay before the burst was not a queue: from then on it counts as the path's own.
  * After a burst that made a queue, the next one is further away. A short queue that is full does not grow either: it drops the excess, so
  * losses surge or most lanes are late when the burst has arrived, and it found no room.
+ *
+ * A machine that stands still before a burst can make an empty queue look like a long one, and a busy path can become quiet. The delay that
+ * counts as the path's own then hides a queue. If that is short, it overflows before it shows. So a surge of losses that makes many lanes
+ * late disproves the path's own delay, too: while little is dropped here, no further burst would.
  */
 
 import { CROWD } from "../demand-slack.ts";
@@ -36,10 +40,12 @@ const INTERVAL_RTTS = 4;
 const INTERVAL_MS = 150;
 const BACK_OFF = 2;
 const MAX_INTERVAL_MS = 10_000;
-/** Largest delay that counts as the path's own; the time over which it is forgotten; and the factor for it after a burst without room. */
+/** Largest delay that counts as the path's own; the time over which it is forgotten; and the factor for it when it is disproved. */
 const MAX_OWN_MS = 15;
 const FORGET_MS = 20_000;
 const DISPROVED = 0.5;
+/** Share of late lanes above which a surge of losses means that a queue overflows. */
+const OVERFLOW = 0.45;
 
 export class HeadroomProbe {
   /** Standing delay that is the path's own, in milliseconds. */
@@ -84,6 +90,7 @@ export class HeadroomProbe {
     const { now, length, dropped, frames } = interval;
     this.#dropped.note(length, dropped, frames);
     this.own *= Math.max(0, 1 - length / FORGET_MS);
+    if (measures.surges && interval.lateShare > OVERFLOW && interval.delivered > 0) this.own *= DISPROVED;
     const hasRoom = this.#isOver(interval) && this.#judge(interval, measures, capacity);
     const isDue = interval.isLimited && this.#dropped.value > LEAST_DROPPED && now >= this.#nextAt;
     if (isDue && !this.isRunning && !isPaused)
