@@ -183,7 +183,14 @@ describe("lanes over a link whose queue holds 10 ms", () => {
   });
 
   it("lose hardly more after delay that counted as the path's own has ended", () => {
-    const scenario = { ...OURS, losesSent: true, loads: [OVERLOAD], queue: 10, duration: 9_000, warmup: 5_000 };
+    const scenario = {
+      ...OURS,
+      losesSent: true,
+      loads: [OVERLOAD],
+      queue: 10,
+      duration: 9_000,
+      warmup: 5_000,
+    };
     const loss = (jitter: number) =>
       mean(
         [51, 52, 53, 54, 55].map(
