@@ -22,8 +22,8 @@ if (has.error !== undefined || has.status !== 0) {
 const sources = readdirSync("native/io", { recursive: true, encoding: "utf8" })
   .filter((name) => name.endsWith(".c"))
   .map((name) => join("native/io", name));
-const tests = readdirSync("test/native")
-  .filter((name) => name.endsWith(".c"))
+const tests = readdirSync("test/native", { recursive: true, encoding: "utf8" })
+  .filter((name) => name.endsWith(".c") && !name.startsWith("fuzz"))
   .map((name) => join("test/native", name));
 const program = "build/native-test";
 const lwip = lwipFlags();

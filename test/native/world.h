@@ -74,7 +74,9 @@ int connection_tests(void);
 int device_tests(void);
 int context_tests(void);
 int tcp_stack_tests(void);
-int shortcut_tests(void);
+int shortcut_carrying_tests(void);
+int shortcut_ending_tests(void);
+int shortcut_random_tests(void);
 int packet_shortcut_tests(void);
 
 #endif

@@ -5,14 +5,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "../../native/io/loop/loop-state.h"
-#include "../../native/io/shortcut.h"
-#include "../../native/io/shortcut/capsule.h"
-#include "../../native/io/shortcut/packet.h"
-#include "../../native/io/shortcut/table.h"
-#include "../../native/io/stream.h"
-#include "../../native/io/tun.h"
-#include "world.h"
+#include "../../../native/io/loop/loop-state.h"
+#include "../../../native/io/shortcut.h"
+#include "../../../native/io/shortcut/capsule.h"
+#include "../../../native/io/shortcut/packet.h"
+#include "../../../native/io/shortcut/table.h"
+#include "../../../native/io/stream.h"
+#include "../../../native/io/tun.h"
+#include "../world.h"
 
 #define PACKETS 64
 #define STREAM_BYTES 65536
