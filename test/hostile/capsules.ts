@@ -78,7 +78,7 @@ const LAWFUL: readonly Draw[] = [
   (dice) => {
     // The same id always stands for the same association and address, because another meaning is a fault.
     const number = dice.below(40);
-    return encodeContextAssign(2 + 2 * number, 1 + (number % 4), TARGETS[number % 5]);
+    return encodeContextAssign(2 + 2 * number, 1 + (number % 4), TARGETS[number % TARGETS.length]);
   },
   datagram,
   datagram,
