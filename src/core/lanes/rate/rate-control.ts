@@ -39,8 +39,13 @@ const PAUSE_INTERVAL_MS = 250;
 const CROWDED_PAUSES = 2;
 const PATIENCE_MS = 800;
 const PATIENCE_RTTS = 8;
-/** After a pause that showed much traffic of others, the link counts as shared for so long. */
+/**
+ * After a pause that showed much traffic of others, the link counts as shared for so long, unless the queue is empty for longer than
+ * sessions that share a link need to fill it again: then the others have left, or the link has become faster.
+ */
 const SHARED_MS = 3_000;
+const FREE_MS = 200;
+const FREE_RTTS = 4;
 /**
  * Drains are pauses that show the smallest delay again. A drain is due `DRAIN_INTERVAL_MS` after the queue was last empty (a delay below
  * `EMPTY_MS`) and after the last drain, but no later than `MAX_DRAIN_INTERVAL_MS` after the last drain. It is as long as the delay, or longer
@@ -93,6 +98,8 @@ export class RateControl {
   /** When the last frame that met an empty queue was sent, and when the last drain began. */
   #emptyAt = 0;
   #drainedAt = 0;
+  /** When the queue was last not empty. */
+  #queuedAt = 0;
 
   constructor(path: PathDelay) {
     this.#path = path;
@@ -170,9 +177,11 @@ export class RateControl {
       this.#ceiling = Math.max(delay.capacity, this.#ceiling * (1 - interval.length / CEILING_MS));
       this.#limitedTicks = interval.isLimited ? this.#limitedTicks + 1 : 0;
       if (this.#measures.delayed < EMPTY_MS) this.#emptyAt = this.#measures.sentAt;
+      else this.#queuedAt = now;
     }
     this.#mayPause(now, interval.hasSamples);
-    const isShared = this.#probe.crowded > 0 && now - this.#probe.lastAt < SHARED_MS;
+    const isFree = now - this.#queuedAt > Math.max(FREE_MS, FREE_RTTS * this.#measures.minRtt);
+    const isShared = this.#probe.crowded > 0 && now - this.#probe.lastAt < SHARED_MS && !isFree;
     delay.tick(interval, this.#measures, isShared);
     const hasRoom = this.#headroom.tick(interval, this.#measures, delay.capacity, this.#probe.isRunning);
     if (hasRoom && !isShared) delay.raise(ROOM);

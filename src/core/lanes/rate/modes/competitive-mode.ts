@@ -40,7 +40,14 @@ const PEAK_MIN_MS = 500;
 const FIRST_SHARE = 0.4;
 const SMOOTHING = 0.1;
 const MIN_STAY_MS = 1_000;
+/**
+ * The mode ends when the queue has been short for so long, or for a round trip. Once a truce at a fixed time has found a rival, the queue
+ * must be short for longer outside truces, because BBR leaves it empty every ten seconds to measure its round trip (ProbeRTT): for 200 ms,
+ * and a round trip before and after them.
+ */
 const EMPTY_MS = 60;
+const LONG_EMPTY_MS = 250;
+const LONG_EMPTY_RTTS = 2;
 /** Rate in a truce, as a share of the bottleneck's rate for this session. Length of a truce, relative to the time in which the queue drains. */
 const TRUCE_RATE = 0.7;
 const TRUCE_LENGTH = 1.2;
@@ -71,6 +78,9 @@ export class CompetitiveMode {
   #peakAt = 0;
   #truceAt = 0;
   #truceUntil = 0;
+  #truces = 0;
+  /** Whether the queue has outlasted a truce that all sessions keep. */
+  #hasRival = false;
 
   /**
    * @param longSince  when the queue was last short
@@ -97,6 +107,8 @@ export class CompetitiveMode {
     this.#peak = measures.standing;
     this.#peakBefore = 0;
     this.#peakAt = now;
+    this.#truces = 0;
+    this.#hasRival = false;
     this.#truceAt = longSince + TRUCE_AT_MS;
     while (this.#truceAt < now) this.#truceAt += TRUCE_INTERVAL_MS;
     this.#beginTruce(now, measures);
@@ -122,6 +134,7 @@ export class CompetitiveMode {
       if (this.#isEmpty(now, measures, TRUCE_SLACK * slack)) return false;
       if (now < this.#truceUntil) return true;
       this.#truceUntil = 0;
+      if (this.#truces > 1) this.#hasRival = true;
     } else if (now >= this.#truceAt) {
       this.#truceAt += TRUCE_INTERVAL_MS;
       this.#beginTruce(now, measures);
@@ -146,6 +159,7 @@ export class CompetitiveMode {
   }
 
   #beginTruce(now: number, { minRtt, standing }: Measures): void {
+    this.#truces++;
     const drain = (TRUCE_LENGTH * standing) / (1 - TRUCE_RATE);
     this.#truceUntil = now + drain + standing + minRtt + Math.max(EMPTY_MS, minRtt) + TRUCE_EXTRA_MS;
     this.rate = Math.min(this.rate, TRUCE_RATE * this.#own);
@@ -154,8 +168,10 @@ export class CompetitiveMode {
   #isEmpty(now: number, { standing, minRtt }: Measures, slack: number): boolean {
     if (standing >= SHORT_QUEUE_MS + slack) this.#emptySince = Number.POSITIVE_INFINITY;
     else this.#emptySince = Math.min(this.#emptySince, now);
+    const isShort = this.isTruce || !this.#hasRival;
+    const wanted = isShort ? Math.max(EMPTY_MS, minRtt) : LONG_EMPTY_MS + LONG_EMPTY_RTTS * minRtt;
     const hasStayed = this.isTruce || now - this.#beganAt > MIN_STAY_MS;
-    return now - this.#emptySince > Math.max(EMPTY_MS, minRtt) && hasStayed;
+    return now - this.#emptySince > wanted && hasStayed;
   }
 
   #isOverflowing(now: number, { standing, surges }: Measures, rtt: number): boolean {
