@@ -1,0 +1,1 @@
+export function bundleForEngine(files: readonly string[], outfile?: string): Promise<string[]>;

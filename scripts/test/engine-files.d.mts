@@ -1,0 +1,4 @@
+export const LEFT_OUT: readonly string[];
+export const LONG: readonly string[];
+
+export function testFiles(): string[];
