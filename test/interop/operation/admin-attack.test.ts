@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import type { Socket } from "node:net";
 import { connect } from "node:net";
-import { setTimeout as sleep } from "node:timers/promises";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { afterEach, describe, expect, it } from "vitest";
 import { Counters } from "../../../src/core/counters.ts";
 import { spreadState } from "../../../src/core/session/spread-state.ts";
@@ -16,8 +16,8 @@ afterEach(async () => {
   for (const clean of cleanups.splice(0).reverse()) await clean();
 });
 
-/** An admin server of an endpoint with 10,000 flows. */
-async function open() {
+/** An admin server of an endpoint with 10,000 flows, which it lists once `gate` lets it. */
+async function open(gate: Promise<void> = Promise.resolve()) {
   const asked = { flows: 0 };
   let tell: (name: string, value: unknown) => void = () => {};
   const flows: FlowStatus = {
@@ -34,6 +34,7 @@ async function open() {
     status: async () => ({ sessions: [], sessionsLeftOut: 0 }),
     flows: async () => {
       asked.flows++;
+      await gate;
       return flows;
     },
     isReady: () => true,
@@ -76,16 +77,25 @@ describe("the admin server continues to serve", () => {
   });
 
   it("beside clients that read nothing of a long answer, which they share", async () => {
-    const { port, asked } = await open();
+    let openGate: () => void = () => {};
+    const gate = new Promise<void>((done) => {
+      openGate = done;
+    });
+    const { port, asked } = await open(gate);
     const sockets = Array.from({ length: 40 }, () => attack(port));
     for (const socket of sockets) {
       socket.pause();
       socket.write("GET /flows HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
     }
     await Promise.all(sockets.map((socket) => once(socket, "connect")));
+    // The requests of all sockets arrive before this one.
     await expectService(port);
-    expect(asked.flows).toBeLessThanOrEqual(40);
+    openGate();
     await expectService(port);
+    const answered = Promise.all(sockets.map((socket) => once(socket, "data")));
+    for (const socket of sockets) socket.resume();
+    await answered;
+    expect(asked.flows).toBe(1);
   });
 
   it("while 64 connections say nothing, or part of a request: the oldest of them makes room", async () => {
@@ -102,7 +112,7 @@ describe("the admin server continues to serve", () => {
     await first;
   });
 
-  it("after request lines and heads of any length, and after clients of /events that read nothing", async () => {
+  it("after request lines and heads of any length, and after a client of /events that reads nothing", async () => {
     const { port, tell } = await open();
     const texts = [
       `GET /${"a".repeat(100_000)} HTTP/1.1\r\nHost: a\r\n\r\n`,
@@ -128,7 +138,7 @@ describe("the admin server continues to serve", () => {
       tell("session-up", { text: "x".repeat(100_000) });
       // A client that does not read notices a reset only when it writes.
       if (i % 10 === 0) deaf.write("x");
-      await sleep(1);
+      await nextTurn();
     }
     await expectService(port);
   });
