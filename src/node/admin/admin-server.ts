@@ -155,7 +155,7 @@ export class AdminServer {
     await closed;
   }
 
-  /** At the bound, the oldest connection without a request makes room, because it is the one most likely to be slow on purpose. */
+  /** At the bound, the oldest connection that is not being answered makes room: it is idle, or most likely slow on purpose. */
   #admit(socket: Socket): void {
     if (this.#sockets.size >= MAX_CONNECTIONS) {
       const oldest = [...this.#sockets].find((one) => !this.#answering.has(one)) ?? socket;
