@@ -1,5 +1,5 @@
-// `npm run fuzz`: runs both ends of a session in one process through random events. `npm run fuzz:hostile`: hostile clients against a
-// server, and against the SOCKS5 server of udp-local. `--help` lists the options.
+// `npm run fuzz`: runs both ends of a session in one process through random events. `npm run fuzz:hostile`: hostile peers against a
+// server, a client, and the SOCKS5 server of udp-local. `--help` lists the options.
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -53,7 +53,7 @@ export function metricsDocument(): string {
     HEAD,
     section("Both ends", own),
     section(
-      "tun2socks, and packets of udp-server's egress to one",
+      "tun2socks, and udp-server's egress to one",
       METRICS.filter(({ isOfTun2Socks }) => isOfTun2Socks),
     ),
     "\n## Labels and bounds\n",
