@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { build } from "esbuild";
+import { positiveInteger } from "./numbers.mjs";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const { values: options } = parseArgs({
@@ -15,8 +16,11 @@ const { values: options } = parseArgs({
     runner: { type: "string", default: "build/capi/tests/run-script" },
   },
 });
-const [rows, seed] = [Number(options.rows), Number(options.seed)];
-if (!(rows > 0) || !Number.isInteger(seed)) throw new Error("--rows, --seed: expected numbers");
+const [rows, seed] = [positiveInteger(options.rows), positiveInteger(options.seed)];
+if (rows === undefined || seed === undefined) {
+  console.error("fuzz-datapath: --rows and --seed expect positive integers");
+  process.exit(2);
+}
 const runner = join(ROOT, options.runner);
 if (!existsSync(runner)) {
   console.error(`fuzz-datapath: there is no ${options.runner}: npm run build:capi -- --test`);

@@ -4,8 +4,16 @@ import { spawnSync } from "node:child_process";
 import { mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { lwipFlags } from "../find-lwip.mjs";
+import { positiveInteger, positiveIntegers } from "./numbers.mjs";
 
-const [packets = "1000000", seeds = "1"] = process.argv.slice(2);
+const [packets, seeds] = [
+  positiveInteger(process.argv[2] ?? "1000000"),
+  positiveIntegers(process.argv[3] ?? "1"),
+];
+if (packets === undefined || seeds === undefined) {
+  console.error("fuzz-native: packets and seeds are positive integers");
+  process.exit(2);
+}
 const lwip = lwipFlags();
 if (lwip.length === 0) {
   console.error("fuzz-native: lwIP is missing");
@@ -26,8 +34,8 @@ const built = spawnSync(
   { stdio: "inherit" },
 );
 if (built.status !== 0) process.exit(1);
-for (const seed of seeds.split(",")) {
-  const { status } = spawnSync(program, [packets, seed], { stdio: "inherit" });
+for (const seed of seeds) {
+  const { status } = spawnSync(program, [String(packets), String(seed)], { stdio: "inherit" });
   if (status !== 0) {
     console.error(`fuzz-native: failed with seed ${seed}`);
     process.exit(1);

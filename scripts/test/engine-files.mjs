@@ -29,6 +29,7 @@ export const LEFT_OUT = [
     "unit/node/capi-scripts",
     "unit/node/doctor",
     "unit/node/engine-files",
+    "unit/node/fuzz-options",
     "unit/cli/documents",
     "unit/cli/keygen",
     "unit/cli/manual",

@@ -1,5 +1,6 @@
 import { performance } from "node:perf_hooks";
 import { parseArgs } from "node:util";
+import { positiveInteger, positiveIntegers } from "../../scripts/fuzz/numbers.mjs";
 import { ACTIONS } from "./actions.ts";
 import type { Episode, Failure } from "./episode.ts";
 import { ACTION_NUMBERS, drawEpisode, runEpisode, shrink } from "./episode.ts";
@@ -52,10 +53,21 @@ export function main(args: readonly string[]): number {
     console.log(USAGE);
     return 0;
   }
+  const steps = positiveInteger(values.steps);
+  const seeds = positiveIntegers(values.seeds);
+  if (steps === undefined || seeds === undefined) {
+    console.error("fuzz: --steps and --seeds expect positive integers");
+    return 2;
+  }
+  const episode = values.episode === undefined ? undefined : Number(values.episode);
+  if (episode !== undefined && !(Number.isSafeInteger(episode) && episode >= 0)) {
+    console.error("fuzz: --episode expects the number of an episode");
+    return 2;
+  }
   const options: FuzzOptions = {
-    seeds: values.seeds.split(",").map(Number),
-    steps: Number(values.steps),
-    episode: values.episode === undefined ? undefined : Number(values.episode),
+    seeds,
+    steps,
+    episode,
     actions: values.actions === undefined ? undefined : parseActions(values.actions),
     isTraced: values.trace,
     shrinks: !values["no-shrink"],

@@ -1,4 +1,5 @@
 import { parseArgs } from "node:util";
+import { positiveInteger, positiveIntegers } from "../../scripts/fuzz/numbers.mjs";
 import { FuzzFailure } from "../fuzz/failure.ts";
 import { FoulServer } from "./foul-server.ts";
 import { Siege } from "./siege.ts";
@@ -33,14 +34,20 @@ export async function main(args: readonly string[]): Promise<number> {
     },
   });
   const names = values.only === undefined ? Object.keys(ATTACKS) : [values.only];
-  if (values.help || names.some((name) => !(name in ATTACKS))) {
+  if (values.help || names.some((name) => !Object.hasOwn(ATTACKS, name))) {
     console.log(USAGE);
     return values.help ? 0 : 2;
   }
+  const steps = positiveInteger(values.steps);
+  const seeds = positiveIntegers(values.seeds);
+  if (steps === undefined || seeds === undefined) {
+    console.error("fuzz:hostile: --steps and --seeds expect positive integers");
+    return 2;
+  }
   let status = 0;
   for (const name of names) {
-    for (const seed of values.seeds.split(",").map(Number)) {
-      if (!(await run(name, seed, Number(values.steps)))) status = 1;
+    for (const seed of seeds) {
+      if (!(await run(name, seed, steps))) status = 1;
     }
   }
   return status;
