@@ -1,5 +1,4 @@
 /** ICMP (RFC 792) and ICMPv6 (RFC 4443) headers: type, code, checksum, four bytes that depend on the type. */
-
 import { writeUint16, writeUint32 } from "../network-order.ts";
 import { checksumOf, pseudoHeaderSum, sumBytes } from "./checksum.ts";
 import { PROTOCOL_ICMPV6 } from "./ip-packet.ts";

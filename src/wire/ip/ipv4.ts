@@ -1,5 +1,4 @@
 /** The IPv4 header, RFC 791 §3.1. Offsets point at its first byte. The caller has checked that there are 20 bytes. */
-
 import { readUint16, writeUint16 } from "../network-order.ts";
 import { checksumOf, sumBytes, updateChecksum } from "./checksum.ts";
 

@@ -1,5 +1,4 @@
 /** The TCP header, RFC 9293 §3.1. Offsets point at its first byte. The caller has checked that there are 20 bytes. */
-
 import { readUint32, writeUint16, writeUint32 } from "../network-order.ts";
 import { checksumOf, pseudoHeaderSum, sumBytes } from "./checksum.ts";
 import { PROTOCOL_TCP } from "./ip-packet.ts";

@@ -1,5 +1,4 @@
 /** The UDP header, RFC 768. Offsets point at its first byte. */
-
 import { readUint16, writeUint16 } from "../network-order.ts";
 import { checksumOf, fold, pseudoHeaderSum, sumBytes } from "./checksum.ts";
 import type { IpPacket } from "./ip-packet.ts";

@@ -16,7 +16,6 @@
  *
  * While demand is dropped, occasional bursts show whether the delay is a queue at all (probes/headroom-probe.ts).
  */
-
 import { DemandSlack } from "./demand-slack.ts";
 import type { Interval } from "./measures/measures.ts";
 import { Measures } from "./measures/measures.ts";

@@ -15,7 +15,6 @@
  * was last short. All sessions see that moment at the same time, so they yield together. If the queue then becomes empty, there is no
  * rival. (BBR's ProbeRTT does the same for one sender, at times that competing BBR flows also come to share.)
  */
-
 import type { Interval, Measures } from "../measures/measures.ts";
 import type { ShareProbe } from "../probes/share-probe.ts";
 import { SHORT_QUEUE_MS } from "./delay-mode.ts";

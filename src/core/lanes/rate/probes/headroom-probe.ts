@@ -16,7 +16,6 @@
  * counts as the path's own then hides a queue. If that is short, it overflows before it shows. So a surge of losses that makes many lanes
  * late disproves the path's own delay, too: while little is dropped here, no further burst would.
  */
-
 import { CROWD } from "../demand-slack.ts";
 import { DropShare } from "../measures/drop-share.ts";
 import type { Interval, Measures } from "../measures/measures.ts";
