@@ -61,7 +61,9 @@ describe("lanes over 20 Mbit/s, 50 ms and 1 % loss", () => {
     expect(ours.loss).toBeLessThanOrEqual(0.005);
     expect(ours.p99).toBeLessThan(before.p99);
   });
+});
 
+describe("lanes while the link changes, or beside another flow,", () => {
   it("lose less than a sixth of a call in the four seconds after 3 Mbit/s have become 1", () => {
     for (const seed of [7, 8, 9]) {
       const loads = [VOICE, { flow: 1, perSecond: 180 }];
