@@ -61,6 +61,10 @@ export class ClientFlows {
     addressOffset: number,
     addressLength: number,
   ): number {
+    if (association === NONE) {
+      this.dropped = "association_limit";
+      return NONE;
+    }
     const { lastContext } = this.#parts.associations;
     this.#parts.associations.handleSent(now, association);
     let context = lastContext[association];
@@ -225,7 +229,7 @@ export class ClientFlows {
   /** See `TunnelClient.handleDscp`. */
   handleDscp(now: number, association: number, value: number): void {
     const { contexts, latency, dscp } = this.#parts;
-    if (!dscp.handleSent(now, association, value)) return;
+    if (association === NONE || !dscp.handleSent(now, association, value)) return;
     for (let slot = contexts.first(association); slot !== NONE; slot = contexts.next(slot)) {
       // They are for packets with the former DSCP.
       contexts.shortcuts.endOf(slot);

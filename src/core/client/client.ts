@@ -444,7 +444,7 @@ export class TunnelClient {
    *
    * @param source   the application's own address, if it is known
    * @param expires  true if it ends when idle; otherwise only {@link closeAssociation} ends it
-   * @returns its slot, or -1 if there are too many and none of them may expire
+   * @returns its slot, or -1 if there are too many and none of them may expire: datagrams of -1 are dropped (`association_limit`)
    */
   openAssociation(now: number, source: AddressBytes | undefined, expires: boolean): number {
     if (this.associationCount >= this.#options.maxAssociations && !this.#flows.evictAssociation(now)) {

@@ -64,7 +64,7 @@ export class ContextTable {
 
   /** The first context of an association, or -1. {@link next} links the others. */
   first(association: number): number {
-    return association < this.#first.length ? this.#first[association] : NONE;
+    return association >= 0 && association < this.#first.length ? this.#first[association] : NONE;
   }
 
   next(slot: number): number {

@@ -19,6 +19,23 @@ describe("bounds", () => {
     });
   });
 
+  it("datagrams for which no association could be opened are dropped, and counted as beyond that limit", () => {
+    const network = started({ client: { maxAssociations: 1 } });
+    open(network, false);
+    const none = open(network, false);
+    expect(none).toBe(-1);
+    network.send(none, "192.0.2.1:53", "a");
+    network.client.handleDscp(network.now, none, 46);
+    network.client.handleMoved(none);
+    network.client.closeAssociation(network.now, none);
+    network.settle();
+    expect(network.client.counters.drops.association_limit).toBe(1);
+    expect(network.client.counters.refused.association_limit).toBe(1);
+    expect(network.client.associationCount).toBe(1);
+    expect(network.atTargets).toEqual([]);
+    expect(network.clientEvents).not.toContainEqual(expect.objectContaining({ association: none }));
+  });
+
   it("the server refuses an association if all others had answers, and the client does not ask again for each datagram", () => {
     const network = started({ server: { maxAssociationsPerSession: 1 } });
     const [a, b] = [open(network), open(network)];
