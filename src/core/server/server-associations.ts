@@ -48,10 +48,18 @@ export interface AssociationLimits {
 const clientContexts = (session: Session): number => 2 * session.index;
 /** The list of those that the server created for senders. */
 export const senderContexts = (session: Session): number => 2 * session.index + 1;
-/** The list in {@link ServerAssociations.idle} of a session's associations with at most one answer. */
-export const quietAssociations = (session: Session): number => 2 * session.index;
+/** The list in {@link ServerAssociations.idle} of a session's associations with at most one answer that have had no socket yet. */
+const newAssociations = (session: Session): number => 3 * session.index;
+/** The list of others with at most one answer. */
+const quietAssociations = (session: Session): number => 3 * session.index + 1;
 /** The list of those with more answers. */
-export const answeredAssociations = (session: Session): number => 2 * session.index + 1;
+const answeredAssociations = (session: Session): number => 3 * session.index + 2;
+/** All three lists. */
+export const associationLists = (session: Session): [number, number, number] => [
+  newAssociations(session),
+  quietAssociations(session),
+  answeredAssociations(session),
+];
 
 /**
  * The associations of all sessions of a server, in reusable slots, with their contexts and permitted senders. Decides what opens, is
@@ -112,7 +120,7 @@ export class ServerAssociations {
     this.droppedAs[slot] = "unknown_context";
     this.#lastReply[slot] = NONE;
     this.#answers[slot] = 0;
-    this.idle.touch(now, slot, quietAssociations(session));
+    this.idle.touch(now, slot, newAssociations(session));
     session.associationById.set(id, slot);
     this.count++;
     return slot;
@@ -161,14 +169,51 @@ export class ServerAssociations {
         richest = other;
     }
     const quiet = this.#idlestQuiet(richest);
-    if (quiet !== "refused" || richest === session) return quiet;
-    const answered = this.idle.oldest(answeredAssociations(richest));
-    return answered === NONE ? "refused" : answered;
+    return quiet !== "refused" || richest === session ? quiet : this.#idlestAnswered(richest);
   }
 
+  /** As {@link victimAmong}, before `association` gets a socket, among those that have one: any other would end in vain. */
+  victimForSocket(association: number, sessions: Iterable<Session>): number | "refused" {
+    const session = this.sessionOf[association]!;
+    const isFirst = this.idle.listOf(association) === newAssociations(session);
+    let richest = session;
+    let most = this.#withSockets(session) + (isFirst ? 1 : 0);
+    for (const other of sessions) {
+      const count = other.kind === "native" ? this.#withSockets(other) : 0;
+      if (count <= most) continue;
+      richest = other;
+      most = count;
+    }
+    const quiet = this.idle.oldest(quietAssociations(richest));
+    if (quiet !== NONE && richest.kind === "native") return quiet;
+    return richest === session ? "refused" : this.#idlestAnswered(richest);
+  }
+
+  #withSockets(session: Session): number {
+    return this.idle.size(quietAssociations(session)) + this.idle.size(answeredAssociations(session));
+  }
+
+  /** The idlest with at most one answer. */
   #idlestQuiet(session: Session): number | "refused" {
-    const slot = this.idle.oldest(quietAssociations(session));
+    const { idle } = this;
+    const fresh = idle.oldest(newAssociations(session));
+    const quiet = idle.oldest(quietAssociations(session));
+    const isFresh = fresh !== NONE && (quiet === NONE || idle.lastUsed(fresh) <= idle.lastUsed(quiet));
+    const slot = isFresh ? fresh : quiet;
     return slot === NONE || session.kind !== "native" ? "refused" : slot;
+  }
+
+  #idlestAnswered(session: Session): number | "refused" {
+    const slot = this.idle.oldest(answeredAssociations(session));
+    return slot === NONE ? "refused" : slot;
+  }
+
+  /** The association has a socket now. */
+  handleSocketOpened(slot: number): void {
+    const session = this.sessionOf[slot];
+    if (session === undefined || this.idle.listOf(slot) !== newAssociations(session)) return;
+    const list = this.#answers[slot] > 1 ? answeredAssociations(session) : quietAssociations(session);
+    this.idle.touch(this.idle.lastUsed(slot), slot, list);
   }
 
   /** The client sent a datagram. */
@@ -181,9 +226,9 @@ export class ServerAssociations {
     return this.#answers[slot];
   }
 
-  /** Restores the count of answers that arrived in another process. @param now  when the association was last used */
-  restoreAnswers(now: number, slot: number, count: number): void {
-    this.#handleAnswers(now, slot, count);
+  /** Restores the count of answers that arrived in another process. It protects the association once that one's socket is here, too. */
+  restoreAnswers(slot: number, count: number): void {
+    this.#answers[slot] = Math.min(2, count);
   }
 
   /** Answers arrived. */
@@ -195,7 +240,7 @@ export class ServerAssociations {
     }
     this.#answers[slot] = Math.min(2, before + count);
     const session = this.sessionOf[slot]!;
-    const list = this.#answers[slot] > 1 ? answeredAssociations(session) : quietAssociations(session);
+    const list = this.#answers[slot] > 1 ? answeredAssociations(session) : this.idle.listOf(slot);
     this.idle.touch(now, slot, list);
   }
 

@@ -5,7 +5,7 @@ import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { DropReason } from "../counters.ts";
 import { CONTEXT_RESOLVING } from "../session/session-model.ts";
 import type { ServerAssociations } from "./server-associations.ts";
-import { answeredAssociations, HIDDEN_ID, quietAssociations, senderContexts } from "./server-associations.ts";
+import { associationLists, HIDDEN_ID, senderContexts } from "./server-associations.ts";
 import type { ServerLanes } from "./server-lanes.ts";
 import type { ServerParts } from "./server-parts.ts";
 import { DEADLINE_ASSOCIATIONS, DEADLINE_CONTEXTS, deadlineOf } from "./server-parts.ts";
@@ -83,7 +83,7 @@ export class ServerFlows {
   makeRoomForSocket(now: number, association: number): boolean {
     const session = this.#table.sessionOf[association];
     if (session === undefined) return false;
-    const victim = this.#table.victimAmong(session, this.#parts.sessions.values());
+    const victim = this.#table.victimForSocket(association, this.#parts.sessions.values());
     if (victim === "refused" || victim === association) {
       this.#refuse(now, association);
       return false;
@@ -124,16 +124,19 @@ export class ServerFlows {
   armAssociations(session: Session): void {
     const { idle } = this.#table;
     const { idleTimeoutMs } = this.#parts.options;
-    const quietAt = idle.expiresAt(quietAssociations(session), idleTimeoutMs);
-    const answeredAt = idle.expiresAt(answeredAssociations(session), idleTimeoutMs);
-    const key = deadlineOf(session.index, DEADLINE_ASSOCIATIONS);
-    this.#parts.deadlines.setEarlier(key, Math.min(quietAt, answeredAt));
+    const [fresh, quiet, answered] = associationLists(session);
+    const at = Math.min(
+      idle.expiresAt(fresh, idleTimeoutMs),
+      idle.expiresAt(quiet, idleTimeoutMs),
+      idle.expiresAt(answered, idleTimeoutMs),
+    );
+    this.#parts.deadlines.setEarlier(deadlineOf(session.index, DEADLINE_ASSOCIATIONS), at);
   }
 
   expireAssociations(now: number, session: Session): void {
     const { idle } = this.#table;
     const { idleTimeoutMs } = this.#parts.options;
-    for (const list of [quietAssociations(session), answeredAssociations(session)]) {
+    for (const list of associationLists(session)) {
       for (;;) {
         const slot = idle.expired(now, list, idleTimeoutMs);
         if (slot === NONE) break;

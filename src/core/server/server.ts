@@ -357,8 +357,13 @@ export class TunnelServer {
     this.#replies.handleUnreachable(now, association, remote, kind, mtu);
   }
 
+  /** The host has opened a socket for an association, which {@link makeRoomForSocket} may end from now on. */
+  handleSocketOpened(association: number): void {
+    this.#associations.handleSocketOpened(association);
+  }
+
   /**
-   * Ends an association because the host is out of sockets and `association` needs another one.
+   * Ends an association with a socket because the host is out of sockets and `association` needs another one.
    *
    * @returns false if no other may end, so `association` itself has ended
    */

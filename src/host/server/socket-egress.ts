@@ -135,10 +135,11 @@ export class SocketEgress implements ServerEgress {
       },
     });
     sockets.add(association, isIpv6, socket);
+    if (socket.error === undefined) core.handleSocketOpened(association);
     return socket;
   }
 
-  /** Evicts associations until a socket is closed. @returns false if that is impossible, and `association` itself has ended */
+  /** Evicts an association to close a socket. @returns false if that is impossible, and `association` itself has ended */
   #makeRoom(association: number): boolean {
     const { core, driver, system } = this.#host;
     const { count } = this.#sockets;
@@ -148,13 +149,10 @@ export class SocketEgress implements ServerEgress {
     if (count === 0) core.handleSocketFailed(driver.now(), association, true);
     this.#host.handleOutputs();
     if (count === 0) return false;
-    // Some have no socket yet.
-    while (this.#sockets.count >= count) {
-      const isPossible = core.makeRoomForSocket(driver.now(), association);
-      this.#host.handleOutputs();
-      if (!isPossible) return false;
-    }
-    return true;
+    if (this.#sockets.count < count) return true;
+    const isPossible = core.makeRoomForSocket(driver.now(), association);
+    this.#host.handleOutputs();
+    return isPossible;
   }
 
   bind(association: number, target: AddressBytes | undefined, localIp: string | undefined): void {

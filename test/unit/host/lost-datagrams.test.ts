@@ -61,6 +61,7 @@ function serverWith(sockets: AssociationSockets, system: MemoryWorld["system"]) 
     latencyOf: () => undefined,
     dscpOf: () => 0,
     source: () => undefined,
+    handleSocketOpened: () => {},
     makeRoomForSocket: () => {
       target[0] = undefined;
       generation[0]++;

@@ -2,7 +2,6 @@ import { describe, expect, it } from "vitest";
 import { silentLogger, UdpLocalHost, UdpServerHost } from "../../../src/host/index.ts";
 import { DirectPath } from "../../../src/host/udp-paths/direct.ts";
 import { OutgoingDatagram } from "../../../src/host/udp-paths/udp-path.ts";
-import type { AddressBytes } from "../../../src/wire/socket-address.ts";
 import { makeAddress } from "../../../src/wire/socket-address.ts";
 import { LOCAL, SERVER } from "../memory-exchange.ts";
 import { MemoryNet } from "../memory-native.ts";
@@ -12,6 +11,7 @@ const SOCKETS = 8;
 /** At this limit of descriptors, a quarter is left for tunnels and a quarter for everything else. */
 const DESCRIPTORS = 2 * SOCKETS;
 const FORWARD = makeAddress("127.0.0.1", 5000)!;
+const SLOW_FORWARD = makeAddress("127.0.0.1", 5001)!;
 const TARGET = makeAddress("192.0.2.1", 53)!;
 
 const bytesOf = (text: string) => Uint8Array.from(text, (character) => character.charCodeAt(0));
@@ -27,9 +27,15 @@ class World {
   readonly answered: string[] = [];
   /** Ends the look-up of a name without an address. */
   failLookUp = () => {};
-  readonly #applications: ((bytes: Uint8Array, to: AddressBytes) => void)[] = [];
+  readonly #applications: ((bytes: Uint8Array) => void)[] = [];
 
-  constructor(descriptors: number, options: Partial<typeof SERVER> = {}, target = "192.0.2.1:53") {
+  /** @param target  of the forward for the applications; those of `waiting` have another forward, to a name whose look-up lasts */
+  constructor(
+    descriptors: number,
+    options: Partial<typeof SERVER> = {},
+    target = "192.0.2.1:53",
+    waiting: readonly number[] = [],
+  ) {
     const server = this.net.process("198.51.100.1");
     const local = this.net.process("127.0.0.1");
     this.serverNative = server.native;
@@ -39,7 +45,10 @@ class World {
       lookUp: () =>
         new Promise((_done, failed) => (this.failLookUp = () => failed(new Error("no such name")))),
     });
-    const forwards = [{ listen: "127.0.0.1:5000", target }];
+    const forwards = [
+      { listen: "127.0.0.1:5000", target },
+      { listen: "127.0.0.1:5001", target: "slow.example:53" },
+    ];
     this.local = new UdpLocalHost({ ...LOCAL, forwards }, silentLogger, local.system);
     const echo = this.net.open("192.0.2.1", 53, (bytes, from) => {
       this.asked.push(textOf(bytes));
@@ -47,7 +56,8 @@ class World {
     });
     for (let i = 0; i < APPLICATIONS; i++) {
       const send = this.net.open("127.0.0.1", 6000 + i, (bytes) => this.answered.push(textOf(bytes)));
-      this.#applications.push(send);
+      const forward = waiting.includes(i) ? SLOW_FORWARD : FORWARD;
+      this.#applications.push((bytes) => send(bytes, forward));
     }
   }
 
@@ -60,7 +70,7 @@ class World {
 
   /** Each of these applications sends at once. */
   async send(first: number, end: number, text: string): Promise<void> {
-    for (let i = first; i < end; i++) this.#applications[i](bytesOf(`${text}${i}`), FORWARD);
+    for (let i = first; i < end; i++) this.#applications[i](bytesOf(`${text}${i}`));
     await this.net.settle();
   }
 
@@ -129,6 +139,25 @@ describe("a server whose sockets run out", () => {
       await world.send(SOCKETS, SOCKETS + 1, "f");
       expect(world.drops[0]).toEqual([["association_limit", 1]]);
       expect(world.drops[1]).toEqual([["association_limit", 3]]);
+      await world.close();
+    },
+  );
+
+  it.each(LIMITS)(
+    "evicts one association with a socket, and none of 20 idler ones that have none yet, limited by %s",
+    async (_by, descriptors, maxSockets) => {
+      const waiting = Array.from({ length: 20 }, (_, i) => i);
+      const world = await started(descriptors, {}, undefined, waiting);
+      world.serverNative.maxSockets = maxSockets;
+      await world.send(0, 20, "a");
+      await world.net.advance(2_000);
+      await world.send(20, 20 + SOCKETS + 1, "b");
+      expect(world.asked).toEqual(sentBy(20, 20 + SOCKETS + 1, "b"));
+      const { associations, refused } = world.server.stats();
+      expect({ associations, evicted: refused.association_evicted }).toEqual({
+        associations: 20 + SOCKETS,
+        evicted: 1,
+      });
       await world.close();
     },
   );

@@ -147,7 +147,7 @@ export class SessionKeeper {
     if (holder?.hasRoomForAssociation === false) return [];
     const usedAt = now - kept.idleMs - elapsedMs;
     const slot = associations.open(usedAt, session, undefined, kept.id, kept.source);
-    associations.restoreAnswers(usedAt, slot, kept.answers);
+    associations.restoreAnswers(slot, kept.answers);
     associations.latency[slot] = kept.latency;
     associations.dscp[slot] = kept.dscp;
     if (holder !== undefined) holder.associations++;

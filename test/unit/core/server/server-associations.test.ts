@@ -100,6 +100,39 @@ describe("an association for which there is no room", () => {
   });
 });
 
+describe("an association that needs a socket when there are no more", () => {
+  it("replaces the idlest that has one, of the session with most sockets, whatever other associations there are", () => {
+    const { associations, sessions, session, open } = setUp({});
+    const [rich, poor, bare] = [session(), session(), session()];
+    for (let i = 0; i < 9; i++) open(bare, 0);
+    open(rich, 0);
+    const withSocket = Array.from({ length: 4 }, () => open(rich, 0));
+    for (const slot of withSocket) associations.handleSocketOpened(slot);
+    expect(associations.victimForSocket(open(poor, 0), sessions)).toBe(withSocket[0]);
+    expect(associations.victimForSocket(open(rich, 0), sessions)).toBe(withSocket[0]);
+    const answered = associations.contexts.first(withSocket[0]);
+    associations.noteReplies(1_000_000, answered, 2);
+    expect(associations.victimForSocket(open(poor, 0), sessions)).toBe(withSocket[1]);
+  });
+
+  it("is refused if its session has most sockets, all of answered associations, or would have as many as another", () => {
+    const { associations, sessions, session, open } = setUp({});
+    const [own, other] = [session(), session()];
+    for (const one of [own, other, other]) associations.handleSocketOpened(open(one, 2));
+    expect(associations.victimForSocket(open(own, 0), sessions)).toBe("refused");
+  });
+
+  it("does not replace one from another process without its socket, but protects one with it that was answered there", () => {
+    const { associations, sessions, session, open } = setUp({});
+    const own = session();
+    const [lost, kept, later] = [open(own, 0), open(own, 0), open(own, 0)];
+    for (const slot of [lost, kept]) associations.restoreAnswers(slot, 2);
+    for (const slot of [kept, later]) associations.handleSocketOpened(slot);
+    expect(associations.victimForSocket(open(own, 0), sessions)).toBe(later);
+    expect(associations.victimForSocket(lost, sessions)).toBe(later);
+  });
+});
+
 describe("a context for which there is no room", () => {
   const sender = (i: number) => makeAddress("198.51.100.1", 1_000 + i)!;
 
