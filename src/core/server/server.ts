@@ -357,6 +357,11 @@ export class TunnelServer {
     this.#replies.handleUnreachable(now, association, remote, kind, mtu);
   }
 
+  /** Whether an association that the host knows has not ended since, though its `release` may still be to come. */
+  hasAssociation(association: number): boolean {
+    return this.#associations.sessionOf[association] !== undefined;
+  }
+
   /** The host has opened a socket for an association, which {@link makeRoomForSocket} may end from now on. */
   handleSocketOpened(association: number): void {
     this.#associations.handleSocketOpened(association);

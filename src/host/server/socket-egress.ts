@@ -149,7 +149,7 @@ export class SocketEgress implements ServerEgress {
     if (count === 0) core.handleSocketFailed(driver.now(), association, true);
     this.#host.handleOutputs();
     if (count === 0) return false;
-    if (this.#sockets.count < count) return true;
+    if (this.#sockets.count < count) return core.hasAssociation(association);
     const isPossible = core.makeRoomForSocket(driver.now(), association);
     this.#host.handleOutputs();
     return isPossible;
@@ -162,7 +162,10 @@ export class SocketEgress implements ServerEgress {
     const bound: string[] = [];
     for (const address of addresses) {
       // No association is evicted for a second family.
-      const port = this.#socketFor(association, address, bound.length === 0)?.port ?? 0;
+      const socket = this.#socketFor(association, address, bound.length === 0);
+      // The association has ended, and a socket for the other family would be in the way of the next one in its slot.
+      if (socket === undefined && bound.length === 0) return;
+      const port = socket?.port ?? 0;
       if (port > 0) bound.push(formatEndpoint(formatHost(address), port));
       // The socket reports later why it failed, and no longer belongs to the association then.
       else this.#sockets.remove(association, address[0] === ATYP_IPV6);
