@@ -1,5 +1,6 @@
 /** Ids that are remembered; a power of two. */
 const PLACES = 2_048;
+const LARGEST = 0x7fff_ffff;
 
 /**
  * Why the associations or contexts are gone that a server has recently refused or ended. Capsules for them may still be on their way. The
@@ -15,9 +16,9 @@ export class EndedIds<Reason extends string> {
     this.#reasons = reasons;
   }
 
-  /** @param id  ignored unless it is positive */
+  /** @param id  ignored unless it is positive and below 2^31; valid ids are */
   note(id: number, reason: Reason): void {
-    if (id <= 0) return;
+    if (id <= 0 || id > LARGEST) return;
     this.#ids ??= new Int32Array(PLACES);
     this.#reasonOf ??= new Uint8Array(PLACES);
     const place = id & (PLACES - 1);
