@@ -221,7 +221,7 @@ export class Tun2SocksHost implements TunnelPathHost {
     }
     if (options.usesTunnel) await this.#startTunnel();
     const seed = () => randomSeed(this.#system.cryptography);
-    this.#paths[ROUTE_DIRECT] = new DirectPath(this.#io.udp, this, seed(), this.#outgoing);
+    this.#paths[ROUTE_DIRECT] = new DirectPath(this.#system, this, this.#log, seed(), this.#outgoing);
     if (options.dnsRoute !== undefined) {
       this.#paths[options.dnsRoute] = new DnsOverTcpPath(this.#system, this, (server, cancellation) =>
         this.#connect(options.tcpRoute, server, cancellation),

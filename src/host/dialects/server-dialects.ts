@@ -97,7 +97,7 @@ export async function openServerDialects(
     log,
     openPacketEgress,
   );
-  host.use(egress ?? new DirectPath(system.io.udp, host, seed));
+  host.use(egress ?? new DirectPath(system, host, log, seed));
   return host;
 }
 

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import type { Outgoing } from "../../../src/host/addresses/outgoing.ts";
 import { silentLogger, UdpLocalHost, UdpServerHost } from "../../../src/host/index.ts";
 import { DirectPath } from "../../../src/host/udp-paths/direct.ts";
 import { OutgoingDatagram } from "../../../src/host/udp-paths/udp-path.ts";
@@ -206,7 +207,8 @@ describe("datagrams behind a refused registration are counted under its reason:"
 });
 
 describe("a path through sockets of this machine", () => {
-  it("counts a datagram that got no socket once, and opens one for the next", async () => {
+  /** A path, what it has dropped and logged, and what its target has got. */
+  function setUp(outgoing?: Outgoing) {
     const net = new MemoryNet(1, false);
     const { native, system } = net.process("198.51.100.1");
     const asked: string[] = [];
@@ -216,21 +218,61 @@ describe("a path through sockets of this machine", () => {
       ...{ deliver: () => {}, refuse: () => {} },
       drop: (reason: string, count: number) => void (count > 0 && drops.push(`${count} ${reason}`)),
     };
-    const path = new DirectPath(system.io.udp, host, 1);
-    const send = async (text: string) => {
+    const warnings: object[] = [];
+    const log = { ...silentLogger, warn: (fields: object) => void warnings.push(fields) };
+    const path = new DirectPath(system, host, log, 1, outgoing);
+    const send = (association: number, text: string) => {
       const datagram = new OutgoingDatagram();
-      datagram.setPayload(0, bytesOf(text), 0, text.length, 0);
+      datagram.setPayload(association, bytesOf(text), 0, text.length, 0);
       datagram.setTarget(TARGET, 0, TARGET.length);
       path.send(datagram);
       path.flush();
-      await net.settle();
     };
+    return { net, native, asked, drops, warnings, send };
+  }
+
+  it("counts a datagram that got no socket once, and opens one for the next", async () => {
+    const { net, native, asked, drops, warnings, send } = setUp();
     native.maxSockets = 0;
-    await send("a");
+    send(0, "a");
+    await net.settle();
     expect(drops).toEqual(["1 association_limit"]);
     native.maxSockets = 1;
-    await send("b");
+    send(0, "b");
+    await net.settle();
     expect(drops).toHaveLength(1);
     expect(asked).toEqual(["b"]);
+    expect(warnings).toEqual([]);
+  });
+
+  it("opens one socket a second while none can be used, logs that once, and goes on when one can be", async () => {
+    const { net, native, asked, drops, warnings, send } = setUp({ interfaceName: "wlan0", mark: 0 });
+    let opened = 0;
+    let isGone = true;
+    Object.assign(native.module, {
+      udpRestrict: () => {
+        opened++;
+        if (isGone) throw Object.assign(new Error("no such device"), { code: "ENODEV" });
+      },
+    });
+    const turns = async (count: number) => {
+      for (let turn = 0; turn < count; turn++) {
+        for (const association of [0, 1, 2]) send(association, "a");
+        await net.advance(100);
+      }
+    };
+    await turns(25);
+    expect(opened).toBe(3);
+    expect(native.closed).toHaveLength(3);
+    expect(drops).toEqual(new Array(75).fill("1 send_error"));
+    expect(warnings).toEqual([{ error: "no such device" }]);
+    isGone = false;
+    await net.advance(1_000);
+    await turns(1);
+    expect(asked).toEqual(["a", "a", "a"]);
+    expect(opened).toBe(6);
+    isGone = true;
+    send(3, "b");
+    expect(warnings).toHaveLength(2);
   });
 });

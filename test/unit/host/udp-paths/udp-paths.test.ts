@@ -98,7 +98,7 @@ describe.skipIf(!isThere)("a way for UDP", () => {
     "from sockets over IPv%i reports the association whose datagram a port refused",
     async (family, host) => {
       const told = new Host();
-      const path = new DirectPath(io(), told, 1);
+      const path = new DirectPath(system(), told, SILENT, 1);
       paths.push(path);
       const targets = [7, 8].map((association) => send(path, association, host, closedPort(family)));
       await told.until(() => told.refused.length === 2);
@@ -109,7 +109,7 @@ describe.skipIf(!isThere)("a way for UDP", () => {
 
   it("from sockets reports nothing for a closed association", async () => {
     const told = new Host();
-    const path = new DirectPath(io(), told, 1);
+    const path = new DirectPath(system(), told, SILENT, 1);
     paths.push(path);
     send(path, 1, "127.0.0.1", closedPort(4));
     path.close(1);
