@@ -1,4 +1,4 @@
-/** From how many taken entries on the array is moved up. */
+/** The array is moved up once this many entries have been taken. */
 const MOST_TAKEN = 1_024;
 
 /**

@@ -167,8 +167,8 @@ export class CompetitiveMode {
   #isEmpty(now: number, { standing, minRtt }: Measures, slack: number): boolean {
     if (standing >= SHORT_QUEUE_MS + slack) this.#emptySince = Number.POSITIVE_INFINITY;
     else this.#emptySince = Math.min(this.#emptySince, now);
-    const isShort = this.isTruce || !this.#hasRival;
-    const wanted = isShort ? Math.max(EMPTY_MS, minRtt) : LONG_EMPTY_MS + LONG_EMPTY_RTTS * minRtt;
+    const isBrief = this.isTruce || !this.#hasRival;
+    const wanted = isBrief ? Math.max(EMPTY_MS, minRtt) : LONG_EMPTY_MS + LONG_EMPTY_RTTS * minRtt;
     const hasStayed = this.isTruce || now - this.#beganAt > MIN_STAY_MS;
     return now - this.#emptySince > wanted && hasStayed;
   }

@@ -46,8 +46,8 @@ const DELIVERED_SHARE = 0.9;
 const BACK_OFF = 0.95;
 const BACK_OFF_FLOOR = 0.85;
 /** Share of late lanes above which losses mean that a queue overflows: with a surge of losses, and without samples of the delay. */
-const CROWD = 0.45;
-const BLIND_CROWD = 0.6;
+export const OVERFLOW = 0.45;
+const BLIND_OVERFLOW = 0.6;
 
 export class DelayMode {
   /** Bytes per millisecond: the rate to send at, and the rate of the bottleneck. */
@@ -73,7 +73,7 @@ export class DelayMode {
   tick(interval: Interval, measures: Measures, isShared: boolean): void {
     const { hasSamples, isLimited, lateShare } = interval;
     const isCrowd =
-      (measures.surges && lateShare > CROWD) || (!hasSamples && isLimited && lateShare > BLIND_CROWD);
+      (measures.surges && lateShare > OVERFLOW) || (!hasSamples && isLimited && lateShare > BLIND_OVERFLOW);
     if (hasSamples) this.#follow(interval, measures, isCrowd, isShared);
     this.#use.note(interval);
     if (isCrowd && this.#use.wasUsed(interval.now, this.rate)) this.#backOff(measures);

@@ -19,7 +19,7 @@
 import { CROWD } from "../demand-slack.ts";
 import { DropShare } from "../measures/drop-share.ts";
 import type { Interval, Measures } from "../measures/measures.ts";
-import { targetFor } from "../modes/delay-mode.ts";
+import { OVERFLOW, targetFor } from "../modes/delay-mode.ts";
 
 const NEVER = Number.POSITIVE_INFINITY;
 /** Excess of a burst, in milliseconds at the path's rate, and the length of a burst, unless intervals are longer. */
@@ -43,8 +43,6 @@ const MAX_INTERVAL_MS = 10_000;
 const MAX_OWN_MS = 15;
 const FORGET_MS = 20_000;
 const DISPROVED = 0.5;
-/** Share of late lanes above which a surge of losses means that a queue overflows. */
-const OVERFLOW = 0.45;
 
 export class HeadroomProbe {
   /** Standing delay that is the path's own, in milliseconds. */
@@ -89,6 +87,7 @@ export class HeadroomProbe {
     const { now, length, dropped, frames } = interval;
     this.#dropped.note(length, dropped, frames);
     this.own *= Math.max(0, 1 - length / FORGET_MS);
+    // Each interval of a surge halves it, so a surge of several leaves little.
     if (measures.surges && interval.lateShare > OVERFLOW && interval.delivered > 0) this.own *= DISPROVED;
     const hasRoom = this.#isOver(interval) && this.#judge(interval, measures, capacity);
     const isDue = interval.isLimited && this.#dropped.value > LEAST_DROPPED && now >= this.#nextAt;
