@@ -30,6 +30,11 @@ export const HANDSHAKE_MS = 10_000;
 export const GREETING = encodeGreeting([2]);
 export const PASSWORD = encodeUserPassword(asciiBytes(CREDENTIALS.user), asciiBytes(CREDENTIALS.password));
 export const ASSOCIATE = encodeMessage(3, ANYWHERE);
+/** What opens UDP on the connection itself. */
+export const DIALECT_REQUESTS = {
+  hev: encodeMessage(5, ANYWHERE),
+  uot: encodeMessage(1, makeAddress("sp.v2.udp-over-tcp.arpa", 0)!),
+};
 export const CONNECT = encodeMessage(1, makeAddress(PAGE.host, PAGE.port)!);
 
 /** One TCP connection to the SOCKS5 server. */

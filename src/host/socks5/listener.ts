@@ -45,7 +45,7 @@ export interface Socks5ListenerOptions {
   readonly associate: (client: AddressBytes, localIp: string) => Promise<Socks5Association | undefined>;
   /** Connects for a CONNECT. */
   readonly connect: (target: AddressBytes, cancellation: Cancellation) => Promise<ByteStream>;
-  /** Serves a client that asks for UDP on its own connection, which is to be handed on. */
+  /** Serves a client that asks for UDP on its own connection, which is handed on and no longer counts here. */
   readonly serveDialect: (stream: ByteStream, dialect: Dialect, request: AddressBytes) => void;
   /** Paces the TCP that is relayed for a CONNECT. */
   readonly pacing: TransferPacing;
@@ -134,7 +134,7 @@ class Socks5Connection implements ByteStreamEvents {
 
   /**
    * @param onRequest  called once the client has made its request
-   * @param forget     called when the connection is closed, even if it has been handed on
+   * @param forget     called when the connection ends, or serves a dialect, whose host has a limit of its own
    */
   constructor(stream: ByteStream, options: Socks5ListenerOptions, onRequest: () => void, forget: () => void) {
     this.#stream = stream;
@@ -233,7 +233,10 @@ class Socks5Connection implements ByteStreamEvents {
 
   #serveDialect(dialect: Dialect, request: AddressBytes): void {
     this.#reply(SUCCEEDED);
-    this.#handOn((stream) => this.#options.serveDialect(stream, dialect, request));
+    this.#handOn((stream) => {
+      this.#forget();
+      this.#options.serveDialect(stream, dialect, request);
+    });
   }
 
   async #connect(target: AddressBytes): Promise<void> {

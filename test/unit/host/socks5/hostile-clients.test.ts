@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import {
   ASSOCIATE,
   CONNECT,
+  DIALECT_REQUESTS,
   GREETING,
   HANDSHAKE_MS,
   MAX_CONNECTIONS,
@@ -89,6 +90,41 @@ describe("the SOCKS5 server", () => {
     // The oldest has made room.
     expect(silent.map(({ isClosed }) => isClosed).indexOf(false)).toBe(1);
     expect(world.stats.refused.socks_refused).toBe(1);
+  });
+
+  it.each([
+    ["hev", DIALECT_REQUESTS.hev],
+    ["uot", DIALECT_REQUESTS.uot],
+    ["CONNECT", CONNECT],
+  ])("has all its places again after connections for %s", async (_, request) => {
+    const world = await Socks5World.open();
+    for (let i = 0; i < 3 * MAX_CONNECTIONS; i++) {
+      const caller = await world.call();
+      caller.send(GREETING, PASSWORD, request);
+      await world.until(() => caller.heard.length >= 14);
+      expect(caller.heard.slice(0, 6)).toEqual([5, 2, 1, 0, 5, 0]);
+      caller.stream.destroy();
+    }
+    await world.pass(10);
+    const { port } = await world.associate();
+    await world.exchange(port, "here");
+    expect(world.stats.refused.socks_refused).toBe(0);
+  });
+
+  it("counts connections for UDP apart from its own, with the limit of associations", async () => {
+    const world = await Socks5World.open();
+    const callers = [];
+    for (let i = 0; i < 3 * MAX_CONNECTIONS; i++) {
+      const caller = await world.call();
+      caller.send(GREETING, PASSWORD, DIALECT_REQUESTS.hev);
+      await world.until(() => caller.heard.length >= 14);
+      callers.push(caller);
+    }
+    await world.pass(2_000);
+    expect(callers.filter(({ isClosed }) => !isClosed)).toHaveLength(MAX_CONNECTIONS / 2);
+    const { port } = await world.associate();
+    await world.exchange(port, "here");
+    expect(world.stats.refused.socks_refused).toBe(0);
   });
 
   it.each([1, 2, 3])(
