@@ -9,6 +9,7 @@ import { parseEndpoint, splitZone } from "../addresses/endpoint.ts";
 import { openOnEach } from "../addresses/listen-hosts.ts";
 import { Cancellation } from "../cancellation.ts";
 import { DeadlineTimer } from "../deadline-timer.ts";
+import { HalfOpen } from "../half-open.ts";
 import type { Logger } from "../log.ts";
 import type { Loop } from "../loop.ts";
 import type { ByteStream, ByteStreamEvents } from "../stream/byte-stream.ts";
@@ -21,6 +22,8 @@ import type { Socks5Association } from "./udp.ts";
 
 /** Probes start after this idle time; a client that has vanished is noticed some 10 s later. */
 const KEEP_ALIVE_MS = 30_000;
+/** Beyond so many connections without a request, each has its place only until another needs it. */
+const HALF_OPEN_GRACE = 64;
 /** RFC 1928 §6. */
 const SUCCEEDED = 0;
 const GENERAL_FAILURE = 1;
@@ -56,8 +59,8 @@ export interface Socks5ListenerOptions {
 export class Socks5Listener {
   readonly #options: Socks5ListenerOptions;
   readonly #streams = new Set<ByteStream>();
-  /** Those of them that have not made their request yet, oldest first. */
-  readonly #halfOpen = new Set<ByteStream>();
+  /** Those of them that have not made their request yet. */
+  readonly #halfOpen = new HalfOpen<ByteStream>(HALF_OPEN_GRACE);
   #listener: StreamListener | undefined;
 
   constructor(options: Socks5ListenerOptions) {
@@ -97,18 +100,17 @@ export class Socks5Listener {
   }
 
   #accept(stream: ByteStream): void {
-    const { maxConnections, log } = this.#options;
+    const { maxConnections, loop, log } = this.#options;
     if (this.#streams.size >= maxConnections) {
       log.debug({ limit: maxConnections }, "too many SOCKS5 connections");
       this.#options.onRefused();
-      // The oldest without a request is the one most likely to be slow on purpose.
-      const [slowest = stream] = this.#halfOpen;
-      this.#forget(slowest);
-      slowest.destroy();
-      if (slowest === stream) return;
+      const loser = this.#halfOpen.givingWay(loop.now()) ?? stream;
+      this.#forget(loser);
+      loser.destroy();
+      if (loser === stream) return;
     }
     this.#streams.add(stream);
-    this.#halfOpen.add(stream);
+    this.#halfOpen.add(stream, loop.now());
     const onRequest = () => this.#halfOpen.delete(stream);
     new Socks5Connection(stream, this.#options, onRequest, () => this.#forget(stream)).start();
   }

@@ -92,6 +92,37 @@ describe("the SOCKS5 server", () => {
     expect(world.stats.refused.socks_refused).toBe(1);
   });
 
+  it("keeps its last place for a client that is making its request, however fast others come, for a second", async () => {
+    const world = await Socks5World.open();
+    const established = [];
+    for (let i = 0; i < MAX_CONNECTIONS - 1; i++) {
+      const caller = await world.call();
+      caller.send(GREETING, PASSWORD, CONNECT);
+      await world.until(() => caller.heard.length >= 14);
+      established.push(caller);
+    }
+    const callers = [await world.call()];
+    const [slow] = callers;
+    for (let i = 0; i < 50; i++) {
+      callers.push(await world.call());
+      slow.send(HANDSHAKE.slice(i, i + 1));
+      await world.pass(2);
+    }
+    expect(slow.heard.slice(0, 6)).toEqual([5, 2, 1, 0, 5, 0]);
+    expect(callers.filter(({ isClosed }) => !isClosed)).toEqual([slow]);
+    expect(world.stats.refused.socks_refused).toBe(50);
+    slow.stream.destroy();
+    await world.pass(10);
+    // A client that only holds the place has it for a second.
+    const silent = await world.call();
+    await world.pass(1_010);
+    const next = await world.call();
+    next.send(GREETING, PASSWORD, ASSOCIATE);
+    await world.until(() => next.heard.length >= 14);
+    expect([silent.isClosed, next.isClosed]).toEqual([true, false]);
+    expect(established.filter(({ isClosed }) => isClosed)).toEqual([]);
+  });
+
   it.each([
     ["hev", DIALECT_REQUESTS.hev],
     ["uot", DIALECT_REQUESTS.uot],
