@@ -2,8 +2,10 @@ import { chmodSync } from "node:fs";
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { createServer } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
+import { performance } from "node:perf_hooks";
 import { HostError } from "../../core/errors.ts";
 import { formatEndpoint, parseEndpoint } from "../../host/addresses/endpoint.ts";
+import { HalfOpen } from "../../host/half-open.ts";
 import type { EndpointStatus, FlowStatus } from "../../host/stats/status.ts";
 import type { TunnelStats } from "../../host/stats/tunnel-stats.ts";
 import { removeStaleSocket } from "../io/stale-socket.ts";
@@ -16,6 +18,8 @@ import { flowsAsJson } from "./flows-as-json.ts";
 
 const MAX_CONNECTIONS = 64;
 const MAX_EVENT_STREAMS = 16;
+/** Beyond so many connections without a request, each has its place only until another needs it. */
+const WAITING_GRACE = 16;
 const MAX_HEAD_BYTES = 8_192;
 const HEAD_MS = 5_000;
 /** How long a connection may be silent in both directions. */
@@ -67,9 +71,10 @@ export class AdminServer {
   readonly #stopEvents: () => void;
   readonly #statsTimer: NodeJS.Timeout;
   readonly #hasToken: boolean;
-  /** All connections, oldest first, and those whose request is being answered. */
+  /** All connections, those whose request is being answered, and the others. */
   readonly #sockets = new Set<Socket>();
   readonly #answering = new Set<Socket>();
+  readonly #waiting = new HalfOpen<Socket>(WAITING_GRACE);
   /** The list of flows that is being made; requests at the same time share it. */
   #flows: Promise<Buffer> | undefined;
   #showsAddresses = false;
@@ -155,16 +160,21 @@ export class AdminServer {
     await closed;
   }
 
-  /** At the bound, the oldest connection that is not being answered makes room: it is idle, or most likely slow on purpose. */
   #admit(socket: Socket): void {
     if (this.#sockets.size >= MAX_CONNECTIONS) {
-      const oldest = [...this.#sockets].find((one) => !this.#answering.has(one)) ?? socket;
-      this.#sockets.delete(oldest);
-      oldest.destroy();
-      if (oldest === socket) return;
+      const loser = this.#waiting.givingWay(performance.now()) ?? socket;
+      this.#forget(loser);
+      loser.destroy();
+      if (loser === socket) return;
     }
     this.#sockets.add(socket);
-    socket.on("close", () => this.#sockets.delete(socket));
+    this.#waiting.add(socket, performance.now());
+    socket.on("close", () => this.#forget(socket));
+  }
+
+  #forget(socket: Socket): void {
+    this.#sockets.delete(socket);
+    this.#waiting.delete(socket);
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -175,7 +185,11 @@ export class AdminServer {
       return;
     }
     this.#answering.add(socket);
-    response.on("close", () => this.#answering.delete(socket));
+    this.#waiting.delete(socket);
+    response.on("close", () => {
+      this.#answering.delete(socket);
+      if (this.#sockets.has(socket)) this.#waiting.add(socket, performance.now());
+    });
     const path = (request.url ?? "/").split("?", 1)[0];
     response.setHeader("cache-control", "no-store");
     response.setHeader("x-content-type-options", "nosniff");

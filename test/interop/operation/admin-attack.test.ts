@@ -1,8 +1,9 @@
 import { once } from "node:events";
 import type { Socket } from "node:net";
 import { connect } from "node:net";
+import { performance } from "node:perf_hooks";
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { Counters } from "../../../src/core/counters.ts";
 import { spreadState } from "../../../src/core/session/spread-state.ts";
 import type { FlowStatus } from "../../../src/host/stats/status.ts";
@@ -110,6 +111,38 @@ describe("the admin server continues to serve", () => {
     const first = closed(sockets[0].resume());
     await expectService(port);
     await first;
+  });
+
+  it("to a connection that is making its request, however fast others come, while the rest wait for answers", async () => {
+    // A second does not pass unless the test says so.
+    let ms = 0;
+    const clock = vi.spyOn(performance, "now").mockImplementation(() => ms);
+    cleanups.push(() => clock.mockRestore());
+    let list = () => {};
+    const { port } = await open(new Promise((done) => (list = done)));
+    for (let i = 0; i < 63; i++) {
+      const reader = attack(port);
+      reader.write("GET /flows HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+      await once(reader, "connect");
+    }
+    const slow = attack(port);
+    slow.write("GET /healthz HTTP/1.1\r\n");
+    await once(slow, "connect");
+    for (let i = 0; i < 5; i++) await closed(attack(port).resume());
+    slow.write("Host: 127.0.0.1\r\n\r\n");
+    const [answer] = await once(slow, "data");
+    expect(String(answer)).toContain("200 OK");
+    // It is without a request again: now for long enough to make room.
+    const first = closed(slow.resume());
+    ms = 1_000;
+    const next = attack(port);
+    await first;
+    const [ofNext] = await Promise.all([
+      once(next, "data"),
+      next.write("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
+    ]);
+    expect(String(ofNext[0])).toContain("200 OK");
+    list();
   });
 
   it("after request lines and heads of any length, and after a client of /events that reads nothing", async () => {
