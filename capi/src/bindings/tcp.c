@@ -18,7 +18,7 @@ static JSValue result_of(JSContext *context, binding *binding, int result, const
   return number_or_throw(context, result, call);
 }
 
-// tcpListen(address, reusePort, backlog, onAccept): the listener's descriptor
+// tcpListen(address, reusePort, backlog, onAccept(descriptor, or a system error)): the listener's descriptor
 static JSValue tcp_listen(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   bytes_view address = get_bytes(context, values[0]);
@@ -29,7 +29,7 @@ static JSValue tcp_listen(JSContext *context, JSValueConst self, int count, JSVa
   return result_of(context, binding, result, "listen");
 }
 
-// unixListen(path, mode, backlog, onAccept): the listener's descriptor
+// unixListen(path, mode, backlog, onAccept(descriptor, or a system error)): the listener's descriptor
 static JSValue unix_listen(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   const char *path = JS_ToCString(context, values[0]);
@@ -44,7 +44,7 @@ static JSValue unix_listen(JSContext *context, JSValueConst self, int count, JSV
   return result_of(context, binding, result, "listen");
 }
 
-// listenOn(descriptor, backlog, onAccept): the descriptor
+// listenOn(descriptor, backlog, onAccept(descriptor, or a system error)): the descriptor
 static JSValue listen_on(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   binding *binding = binding_create(context, values + 2, 1);
@@ -60,7 +60,7 @@ static JSValue tcp_unlisten(JSContext *context, JSValueConst self, int count, JS
   return JS_UNDEFINED;
 }
 
-// tcpConnect(address, interface, mark, onDone): the attempt's number
+// tcpConnect(address, interface, mark, onDone(descriptor, or a system error)): the attempt's number
 static JSValue tcp_connect(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   bytes_view address = get_bytes(context, values[0]);
@@ -76,7 +76,7 @@ static JSValue tcp_connect(JSContext *context, JSValueConst self, int count, JSV
   return result_of(context, binding, result, "connect");
 }
 
-// unixConnect(path, onDone): the attempt's number
+// unixConnect(path, onDone(descriptor, or a system error)): the attempt's number
 static JSValue unix_connect(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   const char *path = JS_ToCString(context, values[0]);
