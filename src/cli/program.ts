@@ -23,7 +23,7 @@ import { gatherOptions } from "./option-sources.ts";
 import type { LogLevel } from "./program-fields.ts";
 import { HOST_FIELDS } from "./program-fields.ts";
 import type { ProgramLine } from "./program-line.ts";
-import { notifySystemd, writeReadyFd } from "./readiness.ts";
+import { notifySystemd, Readiness, writeReadyFd } from "./readiness.ts";
 import { isExposed } from "./secret-file.ts";
 
 const EXIT_FAILURE = 1;
@@ -63,8 +63,8 @@ export interface Program<Options extends object, Running extends Handle> extends
   ) => Promise<void>;
   /** Runs the program's own commands, with the arguments after them. */
   readonly runCommand?: Readonly<Record<string, (argv: readonly string[]) => void>>;
-  /** Whether the program does its work, judged by its statistics. */
-  readonly isReady: (stats: TunnelStats, options: Options) => boolean;
+  /** Whether the program has a session, or needs none for its work. */
+  readonly hasSession: (stats: TunnelStats, options: Options) => boolean;
 }
 
 /** Options of the programs that the library lacks. */
@@ -153,15 +153,14 @@ async function run<Options extends object, Running extends Handle>(
   warnOfExposed(secretFiles, log);
   const running = await program.start(options, log);
   reload = () => reloadOnSignal(program, running, secretFiles, log);
-  const state = { isClosing: false };
-  const isReady = () => !state.isClosing && program.isReady(running.stats(), options);
-  const admin = await openAdmin(program, running, isReady, host).catch(async (error: Error) => {
+  const readiness = new Readiness(running, () => program.hasSession(running.stats(), options));
+  const admin = await openAdmin(program, running, readiness, host).catch(async (error: Error) => {
     await running.close();
     throw error;
   });
   const stopStats = reportStats(running, host, log);
   const close = async () => {
-    state.isClosing = true;
+    readiness.handleClosing();
     stopStats();
     // Until the program has closed, the admin server reports that it is not ready.
     await running.close();
@@ -209,7 +208,7 @@ function reloadOnSignal<Options extends object, Running extends Handle>(
 async function openAdmin<Options extends object, Running extends Handle>(
   program: Program<Options, Running>,
   running: Running,
-  isReady: () => boolean,
+  readiness: Readiness,
   { admin, adminToken }: HostOptions,
 ): Promise<AdminServer | undefined> {
   if (admin === undefined) return undefined;
@@ -224,7 +223,7 @@ async function openAdmin<Options extends object, Running extends Handle>(
     stats: () => running.stats(),
     status: () => running.status(),
     flows: () => running.flows(),
-    isReady,
+    reasonAgainst: () => readiness.reasonAgainst(),
     onEvent: (listener) => onEvents(running, listener),
   });
 }

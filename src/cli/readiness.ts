@@ -1,6 +1,34 @@
+import type { EventEmitter } from "node:events";
 import { closeSync, writeSync } from "node:fs";
 import { HostError } from "../core/errors.ts";
 import type { Logger } from "../host/log.ts";
+import type { NotReady } from "../node/admin/admin-server.ts";
+
+/** Whether a program does its work, for those who send it work or restart it. */
+export class Readiness {
+  readonly #hasSession: () => boolean;
+  #hasFailedListener = false;
+  #isClosing = false;
+
+  /** @param hasSession  whether it has a session, or needs none */
+  constructor(running: EventEmitter, hasSession: () => boolean) {
+    this.#hasSession = hasSession;
+    running.on("listener-failed", () => {
+      this.#hasFailedListener = true;
+    });
+  }
+
+  handleClosing(): void {
+    this.#isClosing = true;
+  }
+
+  /** @returns undefined if it is ready */
+  reasonAgainst(): NotReady | undefined {
+    if (this.#isClosing) return "closing";
+    if (this.#hasFailedListener) return "a listener has failed";
+    return this.#hasSession() ? undefined : "no session";
+  }
+}
 
 /** Writes one line to a descriptor that the parent waits on, and closes it. @throws HostError ERR_FILE */
 export function writeReadyFd(fd: number, line: string): void {

@@ -24,7 +24,7 @@ void runProgram({
   },
   diagnose: async ({ dryRun, ...options }, ...walk) =>
     (await import("../node/doctor/tun2socks.ts")).diagnoseTun2Socks(options, ...walk),
-  isReady: ({ sessions }, { udpVia, masque, dialect }) =>
+  hasSession: ({ sessions }, { udpVia, masque, dialect }) =>
     sessions > 0 || udpVia !== undefined || masque !== undefined || dialect !== undefined,
   readyFields: ({ address }: Tun2SocksHandle) => ({ device: address.device }),
   readyText: ({ address }) => address.plan.join(", "),

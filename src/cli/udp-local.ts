@@ -11,7 +11,7 @@ void runProgram({
   start: startUdpLocal,
   diagnose: async (...walk) => (await import("../node/doctor/udp-local.ts")).diagnoseUdpLocal(...walk),
   // With a MASQUE proxy or another dialect's server, no session exists before the first datagram.
-  isReady: ({ sessions }, { masque, dialect }) =>
+  hasSession: ({ sessions }, { masque, dialect }) =>
     sessions > 0 || masque !== undefined || dialect !== undefined,
   readyFields: ({ address }: UdpLocal) => ({
     socks5: address.socks5,

@@ -27,7 +27,7 @@ void runProgram({
     server.replaceKeys(keys);
     return { file: path, keys: keys.length };
   },
-  isReady: () => true,
+  hasSession: () => true,
   readyFields: ({ address }: UdpServer) => ({ listen: address.listen }),
   readyText: ({ address }) => `listen ${address.listen.join(", ")}`,
 });

@@ -201,6 +201,7 @@ export class Tun2SocksHost implements TunnelPathHost {
         if (!this.#isClosing) this.#stackFlows?.flush();
       },
       onEnd: (error) => this.#handleEnd(error),
+      onListenerFailed: (error) => this.events.emit("listener-failed", error),
     };
     const device = await this.#features.openDevice(options, this.#io, early, this.#log);
     this.#device = device;
@@ -322,6 +323,7 @@ export class Tun2SocksHost implements TunnelPathHost {
       connect,
       pacing,
       drain: () => this.#drain(),
+      onListenerFailed: (error) => this.events.emit("listener-failed", error),
     });
     this.#flows = relay;
     const ports: number[] = [];

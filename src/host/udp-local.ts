@@ -49,6 +49,8 @@ export interface UdpLocalEvents {
   readonly "session-renewed": { readonly reason: "ids" | "receipts" | "moved" };
   /** A lane, or an attempt to connect one, has failed; it will be retried. */
   readonly error: Error;
+  /** Nothing more is accepted on one of its addresses. */
+  readonly "listener-failed": Error;
 }
 
 /** The actual addresses, with the port that the system chose instead of port 0. */
@@ -415,6 +417,10 @@ export class UdpLocalHost implements RelayHost {
   }
 
   /** Logs a failure as a warning, or at debug level if it repeats the last one of that way. */
+  handleListenerFailed(error: Error): void {
+    this.events.emit("listener-failed", error);
+  }
+
   #reportFailure(error: Error, lane: number, way: number): void {
     if (this.#isClosing) return;
     const fields = { lane, ...this.#wayField(way), error: error.message };

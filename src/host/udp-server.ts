@@ -49,9 +49,12 @@ const WALL_CLOCK_MS = 30_000;
 
 type SessionEvent = "session-up" | "session-resumed" | "session-down" | "session-ended";
 
-/** Events of sessions. */
+/** Events of sessions, and of listeners. */
 export type UdpServerEvents = {
   readonly [Kind in SessionEvent]: Omit<Extract<ServerOutput, { readonly kind: Kind }>, "kind">;
+} & {
+  /** Nothing more is accepted on one of its addresses. */
+  readonly "listener-failed": Error;
 };
 
 /** What a server may get besides its options. */
@@ -160,6 +163,7 @@ export class UdpServerHost {
       log,
       openPacketEgress,
       accept: (stream, acceptedAt) => this.#connections.accept(stream, acceptedAt),
+      onListenerFailed: (error) => this.events.emit("listener-failed", error),
     });
     const limit = hasSockets ? socketLimit(options, system.descriptorLimit(), place?.count ?? 1) : 0;
     this.#sockets = new AssociationSockets(limit);

@@ -6,8 +6,8 @@ import type { Tun2SocksAddress } from "../host/tun2socks.ts";
 import type { UdpLocalAddress } from "../host/udp-local.ts";
 
 /**
- * A running udp-local. Emits `session-up`, `session-down`, `session-resumed`, `session-renewed` and `error`; an `error`
- * without a listener is not thrown.
+ * A running udp-local. Emits `session-up`, `session-down`, `session-resumed`, `session-renewed`, `error`, and `listener-failed` if the
+ * system accepts nothing more on one of its addresses; an `error` without a listener is not thrown.
  */
 export interface UdpLocal extends EventEmitter {
   /** The actual addresses, with the port that the system chose instead of port 0. */
@@ -60,7 +60,15 @@ export function emitOn(handle: EventEmitter, name: string, value: unknown): void
 }
 
 /** All events of handles. */
-const EVENTS = ["session-up", "session-down", "session-resumed", "session-renewed", "session-ended", "error"];
+const EVENTS = [
+  "session-up",
+  "session-down",
+  "session-resumed",
+  "session-renewed",
+  "session-ended",
+  "listener-failed",
+  "error",
+];
 
 /** Calls `listener` for each event of a handle. @returns a function that removes it */
 export function onEvents(handle: EventEmitter, listener: (name: string, value: unknown) => void): () => void {

@@ -27,6 +27,7 @@ const EVENTS = {
   "session-down": true,
   "session-resumed": true,
   "session-renewed": true,
+  "listener-failed": true,
   error: true,
   end: true,
 } satisfies Record<keyof Tun2SocksEvents, true>;

@@ -22,6 +22,7 @@ const EVENTS = {
   "session-down": true,
   "session-resumed": true,
   "session-renewed": true,
+  "listener-failed": true,
   error: true,
 } satisfies Record<keyof UdpLocalEvents, true>;
 

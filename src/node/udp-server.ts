@@ -25,6 +25,7 @@ const EVENTS = {
   "session-resumed": true,
   "session-down": true,
   "session-ended": true,
+  "listener-failed": true,
 } satisfies Record<keyof UdpServerEvents, true>;
 
 /** Starts a server. @throws UsageError for options, HostError when it cannot listen */

@@ -31,6 +31,11 @@ export class MemoryWorld {
     }
   }
 
+  /** Reports an error of every listener. */
+  reportListenerErrors(isFinal: boolean): void {
+    for (const { onError } of this.#listeners.values()) onError(new Error("a fault"), isFinal);
+  }
+
   readonly nextTurn = (callback: () => void): void => void this.#turns.push(callback);
 
   readonly udp: UdpIo = {

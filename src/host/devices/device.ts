@@ -34,6 +34,8 @@ export interface DeviceEvents {
   readonly onWritable: () => void;
   /** The device is gone for good. */
   readonly onEnd: (error: Error | undefined) => void;
+  /** Nothing more is accepted at a device that others connect to. */
+  readonly onListenerFailed: (error: Error) => void;
 }
 
 /** A device of the embedding program. */

@@ -5,6 +5,7 @@ import type { Logger } from "../log.ts";
 import type { Loop } from "../loop.ts";
 import type { ByteStream } from "../stream/byte-stream.ts";
 import type { StreamListener, Tcp } from "../stream/tcp.ts";
+import { acceptErrors } from "../stream/tcp.ts";
 import type { ConnectFlow, FlowRelayOptions } from "./flow-relay.ts";
 import { FlowRelay } from "./flow-relay.ts";
 
@@ -18,6 +19,8 @@ export interface KernelFlowsOptions {
   readonly pacing: FlowRelayOptions["pacing"];
   /** Drains the core. */
   readonly drain: () => void;
+  /** Nothing more is accepted on an address of the device. */
+  readonly onListenerFailed: (error: Error) => void;
 }
 
 /** TCP flows that the kernel accepts on the device's own addresses. */
@@ -46,13 +49,13 @@ export class KernelFlows {
   /** Listens on an address of the device. @returns the port. @throws HostError ERR_LISTEN */
   async listen(host: string): Promise<number> {
     const family = host.includes(":") ? 6 : 4;
-    const { tcp, log } = this.#options;
+    const { tcp, log, onListenerFailed } = this.#options;
     const listener = await tcp
       .listen(
         { host, port: 0 },
         {
           onStream: (stream) => this.#accept(stream, family),
-          onError: (error) => log.warn({ error: error.message }, "cannot accept"),
+          onError: acceptErrors(log, onListenerFailed),
         },
       )
       .catch((cause: Error) => {

@@ -1,6 +1,7 @@
 import { HostError } from "../../core/errors.ts";
 import type { Logger } from "../log.ts";
 import type { Tcp } from "../stream/tcp.ts";
+import { acceptErrors } from "../stream/tcp.ts";
 import type { Device, DeviceEvents } from "./device.ts";
 import { PacketStream } from "./packet-stream.ts";
 
@@ -31,7 +32,7 @@ export async function openPacketListener(
           const packets = new PacketStream(stream, events.onPackets, onEnd, events.onWritable);
           current = packets;
         },
-        onError: (error) => log.warn({ error: error.message }, "cannot accept"),
+        onError: acceptErrors(log, events.onListenerFailed),
       },
     )
     .catch((cause: Error) => {

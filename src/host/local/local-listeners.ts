@@ -26,6 +26,8 @@ import type { WorkerPlace } from "../workers.ts";
 export interface LocalListenersHost extends RelayHost {
   /** For TCP that is relayed beside the session. */
   readonly pacing: TransferPacing;
+  /** SOCKS5 accepts nothing more on one of its addresses. */
+  handleListenerFailed(error: Error): void;
 }
 
 /** Where udp-local listens: the ports of its forwards, and SOCKS5 with UDP, CONNECT and dialects. */
@@ -177,6 +179,7 @@ export class LocalListeners {
       onRefused: () => {
         host.core.counters.refused.socks_refused++;
       },
+      onListenerFailed: (error) => host.handleListenerFailed(error),
     });
     await this.#socks5.listen(listen, hosts);
   }

@@ -16,6 +16,7 @@ import type { PathCounts } from "../stats/path-counts.ts";
 import type { ByteStream } from "../stream/byte-stream.ts";
 import { FirstBytes } from "../stream/first-bytes.ts";
 import type { StreamListener } from "../stream/tcp.ts";
+import { acceptErrors } from "../stream/tcp.ts";
 import type { TunnelListenerOptions } from "../stream/tunnel-listener.ts";
 import { openTunnelListener } from "../stream/tunnel-listener.ts";
 import type { System } from "../system.ts";
@@ -32,6 +33,8 @@ export interface ListenersHost {
   readonly openPacketEgress: OpenPacketEgress | undefined;
   /** A connection that may carry a tunnel was accepted. */
   accept(stream: ByteStream, acceptedAt: number): void;
+  /** Nothing more is accepted on one of its addresses. */
+  readonly onListenerFailed: (error: Error) => void;
 }
 
 /** The listeners of a server, for tunnels, shadowsocks and dialects, which also decide what each connection is. */
@@ -111,12 +114,12 @@ export class ServerListeners {
   }
 
   #optionsOf(onConnection: (stream: ByteStream) => void): TunnelListenerOptions {
-    const { options, system, log } = this.#host;
+    const { options, system, log, onListenerFailed } = this.#host;
     return {
       system,
       heartbeatMs: options.heartbeatMs,
       onConnection,
-      onError: (error) => log.warn({ error: error.message }, "cannot accept"),
+      onError: acceptErrors(log, onListenerFailed),
     };
   }
 

@@ -15,7 +15,7 @@ import type { Loop } from "../loop.ts";
 import type { ByteStream, ByteStreamEvents } from "../stream/byte-stream.ts";
 import { PatientWriter } from "../stream/patient-writer.ts";
 import type { StreamListener, Tcp } from "../stream/tcp.ts";
-import { joinListeners } from "../stream/tcp.ts";
+import { acceptErrors, joinListeners } from "../stream/tcp.ts";
 import { relayTcp } from "../stream/tcp-relay.ts";
 import type { TransferPacing } from "../stream/transfer-pacer.ts";
 import type { Socks5Association } from "./udp.ts";
@@ -53,6 +53,8 @@ export interface Socks5ListenerOptions {
   /** Paces the TCP that is relayed for a CONNECT. */
   readonly pacing: TransferPacing;
   readonly onRefused: () => void;
+  /** Nothing more is accepted on one of its addresses. */
+  readonly onListenerFailed: (error: Error) => void;
 }
 
 /** SOCKS5 over TCP: UDP ASSOCIATE for the tunnel, CONNECT relayed past it. */
@@ -69,7 +71,7 @@ export class Socks5Listener {
 
   /** @param hosts  of `text`, see {@link listenHosts}. @throws HostError ERR_LISTEN */
   async listen(text: string, hosts: readonly string[]): Promise<void> {
-    const { tcp, sharesPort, log } = this.#options;
+    const { tcp, sharesPort, log, onListenerFailed } = this.#options;
     const open = (host: string, port: number) =>
       tcp.listen(
         { host, port },
@@ -77,7 +79,7 @@ export class Socks5Listener {
           sharesPort,
           keepAliveMs: KEEP_ALIVE_MS,
           onStream: (stream) => this.#accept(stream),
-          onError: (error) => log.warn({ error: error.message }, "cannot accept"),
+          onError: acceptErrors(log, onListenerFailed),
         },
       );
     try {

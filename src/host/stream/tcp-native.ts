@@ -72,7 +72,7 @@ export class NativeTcp implements Tcp {
   #acceptor({ keepAliveMs = 0, onStream, onError }: ListenOptions): (result: number) => void {
     return (descriptor) => {
       if (descriptor < 0) {
-        onError(new Error(`the listener has failed: ${this.#errors.errorText(descriptor)}`));
+        onError(new Error(`the listener has failed: ${this.#errors.errorText(descriptor)}`), true);
         return;
       }
       this.#native.tcpKeepAlive!(descriptor, keepAliveMs / 1000);
@@ -81,7 +81,7 @@ export class NativeTcp implements Tcp {
         stream = this.adopt(descriptor);
       } catch (error) {
         this.#native.descriptorClose!(descriptor);
-        onError(error as Error);
+        onError(error as Error, false);
         return;
       }
       onStream(stream);

@@ -1,6 +1,7 @@
 import type { Endpoint } from "../addresses/endpoint.ts";
 import type { Bound } from "../addresses/listen-hosts.ts";
 import type { Outgoing } from "../addresses/outgoing.ts";
+import type { Logger } from "../log.ts";
 import type { ByteStream } from "./byte-stream.ts";
 
 /** Accepts connections on one IP, or on a Unix socket, which has port 0. */
@@ -17,8 +18,8 @@ export interface ListenOptions {
   /** Idle time after which a connection is probed. Default: the system's. */
   readonly keepAliveMs?: number;
   readonly onStream: (stream: ByteStream) => void;
-  /** Accepting failed. The listener continues, unless the system no longer accepts on it. */
-  readonly onError: (error: Error) => void;
+  /** Accepting failed. @param isFinal  true if the system accepts nothing more on the listener, which is still to be closed */
+  readonly onError: (error: Error, isFinal: boolean) => void;
 }
 
 /** Connections over TCP and Unix sockets, as byte streams. */
@@ -51,6 +52,14 @@ export const KEEP_ALIVE_MS = 30_000;
 export const BACKLOG = 1024;
 /** Permissions of Unix sockets. */
 export const UNIX_MODE = 0o660;
+
+/** Logs the errors of a listener. @param onFailed  called if it accepts nothing more */
+export function acceptErrors(log: Logger, onFailed: (error: Error) => void): ListenOptions["onError"] {
+  return (error, isFinal) => {
+    log[isFinal ? "error" : "warn"]({ error: error.message }, "cannot accept");
+    if (isFinal) onFailed(error);
+  };
+}
 
 /** Combines several listeners on one port, under the address of the first. */
 export function joinListeners(listeners: readonly StreamListener[]): StreamListener {

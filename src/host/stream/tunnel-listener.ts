@@ -4,7 +4,7 @@ import { parseInherited } from "../addresses/inherited.ts";
 import { openOnEach } from "../addresses/listen-hosts.ts";
 import type { System } from "../system.ts";
 import type { ByteStream } from "./byte-stream.ts";
-import type { StreamListener } from "./tcp.ts";
+import type { ListenOptions, StreamListener } from "./tcp.ts";
 import { joinListeners } from "./tcp.ts";
 
 export interface TunnelListenerOptions {
@@ -12,8 +12,8 @@ export interface TunnelListenerOptions {
   readonly heartbeatMs: number;
   /** A connection was accepted. */
   readonly onConnection: (stream: ByteStream) => void;
-  /** Accepting failed; the listener continues. */
-  readonly onError: (error: Error) => void;
+  /** See {@link ListenOptions.onError}. */
+  readonly onError: ListenOptions["onError"];
 }
 
 /**

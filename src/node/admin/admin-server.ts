@@ -31,6 +31,9 @@ const STATS_MS = 1_000;
 /** These paths reveal only that a program runs, and need no token; the page asks for it. */
 const OPEN_PATHS = ["/", "/healthz", "/readyz"];
 
+/** Why an endpoint does not do its work. */
+export type NotReady = "closing" | "a listener has failed" | "no session";
+
 /** The running endpoint that the server shows. */
 export interface Shown {
   readonly program: string;
@@ -39,7 +42,8 @@ export interface Shown {
   stats(): TunnelStats;
   status(): Promise<EndpointStatus>;
   flows(): Promise<FlowStatus>;
-  isReady(): boolean;
+  /** @returns why the endpoint is not ready; undefined if it is */
+  reasonAgainst(): NotReady | undefined;
   /** The page at `/`; undefined for none. */
   readonly dashboard: Dashboard | undefined;
   /** Calls `listener` for each event. @returns a function that removes it */
@@ -228,7 +232,7 @@ export class AdminServer {
       case "/healthz":
         return text(200, "ok");
       case "/readyz":
-        return this.#isReady ? text(200, "ready") : text(503, this.#isClosing ? "closing" : "no session");
+        return text(this.#reasonAgainst === undefined ? 200 : 503, this.#reasonAgainst ?? "ready");
       case "/metrics": {
         const isOpenMetrics = (headers.accept ?? "").includes("application/openmetrics-text");
         return { status: 200, ...(await this.#exposition.scrape(isOpenMetrics)) };
@@ -250,8 +254,8 @@ export class AdminServer {
     return Buffer.from(await flowsAsJson(await this.#shown.flows(), this.#showsAddresses));
   }
 
-  get #isReady(): boolean {
-    return !this.#isClosing && this.#shown.isReady();
+  get #reasonAgainst(): NotReady | undefined {
+    return this.#isClosing ? "closing" : this.#shown.reasonAgainst();
   }
 
   async #status(): Promise<AdminStatus> {
@@ -261,7 +265,7 @@ export class AdminServer {
     return {
       ...{ program, version, versions: { node, uv, openssl }, pid: process.pid },
       uptimeS: Math.round(process.uptime()),
-      isReady: this.#isReady,
+      isReady: this.#reasonAgainst === undefined,
       ...{ address, stats, explained: explainCounts(stats) },
       ...(await this.#shown.status()),
     };

@@ -40,7 +40,7 @@ export const plainTcp: Tcp = {
   listenOn: async (descriptor, { onStream, onError, keepAliveMs }) => {
     const server = makeServer(keepAliveMs, (socket) => onStream(new PlainStream(socket)));
     await listening(server, { fd: descriptor, backlog: BACKLOG });
-    server.on("error", onError);
+    server.on("error", acceptError(server, onError));
     const bound = server.address();
     const isIp = typeof bound === "object" && bound !== null;
     return {
@@ -77,12 +77,27 @@ export async function listenForSockets(
   // IPv4 has a socket of its own, so that its addresses appear as IPv4.
   await listening(server, { ...endpoint, backlog: BACKLOG, ipv6Only: true });
   if (endpoint.path !== undefined) await chmod(endpoint.path, UNIX_MODE);
-  server.on("error", onError);
+  server.on("error", acceptError(server, onError));
   const port = endpoint.path === undefined ? (server.address() as AddressInfo).port : 0;
   return {
     address: endpoint.path === undefined ? formatEndpoint(endpoint.host, port) : `unix:${endpoint.path}`,
     port,
     close: closer(server),
+  };
+}
+
+/** Errors after which a socket is no listener any more; others concern single connections, or pass. */
+const FINAL_ERRORS = ["EINVAL", "EBADF", "ENOTSOCK"];
+
+function acceptError(
+  server: Server,
+  onError: ListenOptions["onError"],
+): (error: NodeJS.ErrnoException) => void {
+  return (error) => {
+    const isFinal = FINAL_ERRORS.includes(error.code ?? "");
+    // It would be reported again and again.
+    if (isFinal) server.close();
+    onError(isFinal ? new Error(`the listener has failed: ${error.message}`) : error, isFinal);
   };
 }
 

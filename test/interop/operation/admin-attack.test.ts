@@ -38,7 +38,7 @@ async function open(gate: Promise<void> = Promise.resolve()) {
       await gate;
       return flows;
     },
-    isReady: () => true,
+    reasonAgainst: () => undefined,
     onEvent: (listener) => {
       tell = listener;
       return () => {};

@@ -37,7 +37,7 @@ export function shown(program: string, running: UdpLocal | UdpServer): Shown {
     stats: () => running.stats(),
     status: () => running.status(),
     flows: () => running.flows(),
-    isReady: () => running.stats().sessions > 0,
+    reasonAgainst: () => (running.stats().sessions > 0 ? undefined : "no session"),
     onEvent: (listener) => onEvents(running, listener),
   };
 }

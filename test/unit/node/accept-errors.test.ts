@@ -1,0 +1,28 @@
+import { Server } from "node:net";
+import { afterEach, expect, it, vi } from "vitest";
+import { plainTcp } from "../../../src/node/io/tcp-plain.ts";
+
+afterEach(() => vi.restoreAllMocks());
+
+it.each([
+  ["EMFILE", false],
+  ["ECONNABORTED", false],
+  ["EINVAL", true],
+  ["EBADF", true],
+  ["ENOTSOCK", true],
+] as const)(
+  "an error %s of a listener of node:net: final is %s, and the listener then stops",
+  async (code, isFinal) => {
+    const listens = vi.spyOn(Server.prototype, "listen");
+    const seen: boolean[] = [];
+    const listener = await plainTcp.listen(
+      { host: "127.0.0.1", port: 0 },
+      { onStream: () => {}, onError: (_, final) => seen.push(final) },
+    );
+    const server = listens.mock.contexts[0] as Server;
+    server.emit("error", Object.assign(new Error(`accept ${code}`), { code }));
+    expect(seen).toEqual([isFinal]);
+    expect(server.listening).toBe(!isFinal);
+    await listener.close();
+  },
+);
