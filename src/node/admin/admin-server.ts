@@ -9,6 +9,7 @@ import { HalfOpen } from "../../host/half-open.ts";
 import type { EndpointStatus, FlowStatus } from "../../host/stats/status.ts";
 import type { TunnelStats } from "../../host/stats/tunnel-stats.ts";
 import { removeStaleSocket } from "../io/stale-socket.ts";
+import { acceptError } from "../io/tcp-plain.ts";
 import { Admission } from "./admission.ts";
 import type { Dashboard } from "./dashboard.ts";
 import { EventStreams } from "./event-streams.ts";
@@ -136,6 +137,11 @@ export class AdminServer {
       this.#server.once("error", failed);
       const listening = () => {
         this.#server.off("error", failed);
+        // The program goes on without new operators.
+        this.#server.on(
+          "error",
+          acceptError(this.#server, () => {}),
+        );
         done();
       };
       if (endpoint.path === undefined) this.#server.listen(endpoint, listening);
@@ -158,8 +164,8 @@ export class AdminServer {
     this.#isClosing = true;
     this.#stopEvents();
     clearInterval(this.#statsTimer);
-    if (!this.#server.listening) return;
-    const closed = new Promise((done) => this.#server.close(done));
+    // Its listener may have failed, which leaves connections.
+    const closed = this.#server.listening && new Promise((done) => this.#server.close(done));
     this.#server.closeAllConnections();
     await closed;
   }

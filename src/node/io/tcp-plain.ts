@@ -89,7 +89,8 @@ export async function listenForSockets(
 /** Errors after which a socket is no listener any more; others concern single connections, or pass. */
 const FINAL_ERRORS = ["EINVAL", "EBADF", "ENOTSOCK"];
 
-function acceptError(
+/** Handles the errors of a server that listens; without that, they would be thrown. */
+export function acceptError(
   server: Server,
   onError: ListenOptions["onError"],
 ): (error: NodeJS.ErrnoException) => void {

@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import type { Socket } from "node:net";
-import { connect } from "node:net";
+import { connect, Server } from "node:net";
 import { performance } from "node:perf_hooks";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { afterEach, describe, expect, it, vi } from "vitest";
@@ -143,6 +143,17 @@ describe("the admin server continues to serve", () => {
     ]);
     expect(String(ofNext[0])).toContain("200 OK");
     list();
+  });
+
+  it("after errors when it accepts a connection", async () => {
+    const listens = vi.spyOn(Server.prototype, "listen");
+    cleanups.push(() => listens.mockRestore());
+    const { port } = await open();
+    const server = listens.mock.contexts[0] as Server;
+    for (const code of ["EMFILE", "ENFILE", "ENOBUFS"]) {
+      server.emit("error", Object.assign(new Error(`accept ${code}`), { code }));
+      await expectService(port);
+    }
   });
 
   it("after request lines and heads of any length, and after a client of /events that reads nothing", async () => {
