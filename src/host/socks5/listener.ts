@@ -134,6 +134,8 @@ class Socks5Connection implements ByteStreamEvents {
   readonly #timer: DeadlineTimer;
   readonly #cancellation = new Cancellation();
   #association: Socks5Association | undefined;
+  /** The target's connection of a CONNECT, until both are handed on. */
+  #far: ByteStream | undefined;
   #isLost = false;
 
   /**
@@ -177,6 +179,8 @@ class Socks5Connection implements ByteStreamEvents {
     this.#timer.stop();
     this.#cancellation.cancel();
     this.#association?.end();
+    // The client has gone before it accepted the reply.
+    this.#far?.destroy();
     this.#forget();
   }
 
@@ -250,6 +254,7 @@ class Socks5Connection implements ByteStreamEvents {
         far.destroy();
         return;
       }
+      this.#far = far;
       this.#reply(SUCCEEDED);
       this.#handOn((near) =>
         relayTcp(near, far, this.#options.loop, { onClosed: this.#forget, pacing: this.#options.pacing }),
