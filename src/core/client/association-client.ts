@@ -15,6 +15,7 @@ export type AssociationClient = Pick<
   | "spread"
   | "latencyOf"
   | "sourceOf"
+  | "isLive"
   | "start"
   | "handleDisconnected"
   | "handleStream"

@@ -70,6 +70,7 @@ export class ClientAssociations {
     return this.state[slot] === ASSOCIATION_OPEN ? this.wireId[slot] : 0;
   }
 
+  /** Whether it is local or open. */
   isLive(slot: number): boolean {
     return this.state[slot] === ASSOCIATION_LOCAL || this.state[slot] === ASSOCIATION_OPEN;
   }

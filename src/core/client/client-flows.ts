@@ -61,11 +61,12 @@ export class ClientFlows {
     addressOffset: number,
     addressLength: number,
   ): number {
-    if (association === NONE) {
+    const { lastContext } = this.#parts.associations;
+    // It could not be opened, or was evicted for another one before the host knew.
+    if (!this.#parts.associations.isLive(association)) {
       this.dropped = "association_limit";
       return NONE;
     }
-    const { lastContext } = this.#parts.associations;
     this.#parts.associations.handleSent(now, association);
     let context = lastContext[association];
     if (context === NONE || !this.#isAddressOf(context, address, addressOffset, addressLength)) {
@@ -228,8 +229,8 @@ export class ClientFlows {
 
   /** See `TunnelClient.handleDscp`. */
   handleDscp(now: number, association: number, value: number): void {
-    const { contexts, latency, dscp } = this.#parts;
-    if (association === NONE || !dscp.handleSent(now, association, value)) return;
+    const { associations, contexts, latency, dscp } = this.#parts;
+    if (!dscp.handleSent(now, association, value) || !associations.isLive(association)) return;
     for (let slot = contexts.first(association); slot !== NONE; slot = contexts.next(slot)) {
       // They are for packets with the former DSCP.
       contexts.shortcuts.endOf(slot);

@@ -223,6 +223,11 @@ export class TunnelClient {
     return this.#parts.associations.source[association];
   }
 
+  /** Whether an association is open. An evicted one is not, even before {@link pollOutput} has said so, and neither is -1. */
+  isLive(association: number): boolean {
+    return this.#parts.associations.isLive(association);
+  }
+
   /** Id on the wire of an association; 0 before it has one. */
   wireId(association: number): number {
     return this.#parts.associations.openId(association);
@@ -460,7 +465,10 @@ export class TunnelClient {
     return slot;
   }
 
+  /** Closes an association, if it {@link isLive}. */
   closeAssociation(now: number, association: number): void {
+    // An evicted one keeps its slot until its output is polled; otherwise, that output would end the next association in the slot.
+    if (!this.isLive(association)) return;
     this.#flows.endAssociation(now, association, "done");
     if (this.#parts.associations.state[association] === ASSOCIATION_ENDED)
       this.#flows.forget(association, "forget");
@@ -469,7 +477,8 @@ export class TunnelClient {
   /**
    * Sends one datagram of an association into the tunnel, or queues it while that is down.
    *
-   * @param address  buffer with the remote address at `addressOffset`; borrowed, like `data`
+   * @param association  from {@link openAssociation}; the datagram is dropped as association_limit unless it {@link isLive}
+   * @param address      buffer with the remote address at `addressOffset`; borrowed, like `data`
    */
   handleDatagram(
     now: number,
@@ -519,7 +528,7 @@ export class TunnelClient {
     this.#flows.handleDscp(now, association, dscp);
   }
 
-  /** Sends rows `first` to `end - 1` of one association to one remote address. */
+  /** Sends rows `first` to `end - 1` of one association to one remote address; see {@link handleDatagram}. */
   handleDatagrams(
     now: number,
     association: number,

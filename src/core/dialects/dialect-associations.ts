@@ -22,7 +22,7 @@ export class DialectAssociations {
   readonly source: (AddressBytes | undefined)[] = [];
 
   readonly #parts: DialectClientParts;
-  readonly #isInUse: boolean[] = [];
+  readonly #isLive: boolean[] = [];
   readonly #answers: number[] = [];
   readonly #free: number[] = [];
   readonly #idle = new IdleLists(IDLE_GRAIN_MS);
@@ -45,14 +45,14 @@ export class DialectAssociations {
     return this.#idle.size(UNANSWERED) > 0 ? this.#idle.oldest(UNANSWERED) : this.#idle.oldest(ANSWERED);
   }
 
-  isInUse(association: number): boolean {
-    return this.#isInUse[association] === true;
+  isLive(association: number): boolean {
+    return this.#isLive[association] === true;
   }
 
   /** Opens an association. @param expires  whether it ends when idle @returns its number */
   open(now: number, source: AddressBytes | undefined, expires: boolean): number {
-    const association = this.#free.pop() ?? this.#isInUse.length;
-    this.#isInUse[association] = true;
+    const association = this.#free.pop() ?? this.#isLive.length;
+    this.#isLive[association] = true;
     this.source[association] = source;
     this.#answers[association] = 0;
     this.#lastRemote[association] = NONE;
@@ -61,7 +61,7 @@ export class DialectAssociations {
   }
 
   end(association: number): void {
-    this.#isInUse[association] = false;
+    this.#isLive[association] = false;
     this.#idle.remove(association);
     for (const context of [...this.contexts.of(association)]) this.#removeContext(context);
   }
@@ -111,6 +111,11 @@ export class DialectAssociations {
     offset: number,
     length: number,
   ): number {
+    // It could not be opened, or was evicted for another one before the host knew.
+    if (!this.isLive(association)) {
+      this.dropped = "association_limit";
+      return NONE;
+    }
     let context = this.contexts.find(association, address, offset, length);
     if (context === NONE) {
       if (address[offset] === ATYP_DOMAIN && this.#parts.options.dialect.addresses === "ip") {

@@ -100,6 +100,10 @@ export class DialectClient implements AssociationClient, FrameReceiver<DialectLa
     return this.#associations.source[association];
   }
 
+  isLive(association: number): boolean {
+    return this.#associations.isLive(association);
+  }
+
   latencyOf(): LatencyClass {
     return this.#options.latency;
   }
@@ -250,7 +254,7 @@ export class DialectClient implements AssociationClient, FrameReceiver<DialectLa
   }
 
   closeAssociation(now: number, association: number): void {
-    if (!this.#associations.isInUse(association)) return;
+    if (!this.isLive(association)) return;
     this.#endAssociation(now, association);
     this.#associations.release(association);
   }

@@ -124,6 +124,10 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
     return this.#associations.source[association];
   }
 
+  isLive(association: number): boolean {
+    return this.#associations.isLive(association);
+  }
+
   latencyOf(association: number): LatencyClass {
     return LATENCY_CLASSES[this.#latency.of(association)];
   }
@@ -311,6 +315,7 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
   }
 
   closeAssociation(now: number, association: number): void {
+    if (!this.isLive(association)) return;
     this.#endAssociation(now, association);
     this.#forgetAssociation(association);
   }

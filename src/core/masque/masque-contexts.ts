@@ -47,6 +47,11 @@ export class MasqueContexts {
   usable(now: number, association: number, bytes: Uint8Array, offset: number, length: number): number {
     const { contexts, associations } = this.#parts;
     const { lastContext } = associations;
+    // It could not be opened, or was evicted for another one before the host knew.
+    if (!associations.isLive(association)) {
+      this.dropped = "association_limit";
+      return NONE;
+    }
     associations.handleSent(now, association);
     let slot = lastContext[association];
     const last = slot === NONE ? undefined : contexts.address[slot];

@@ -26,6 +26,26 @@ describe("an association that begins in the chunk in which another ends", () => 
     expect(payloads(network)).toEqual(["x"]);
     expect(open(network)).toBe(first);
   });
+
+  it("gets no context of the one that was evicted for it, which still sends in the same turn", () => {
+    const network = started({ client: { maxAssociations: 1 } });
+    const first = open(network);
+    network.send(first, "192.0.2.1:53", "a1");
+    network.settle();
+    const second = open(network);
+    network.send(first, "192.0.2.1:53", "a2");
+    network.send(second, "192.0.2.1:53", "b");
+    network.settle();
+    const third = open(network);
+    expect(third).toBe(first);
+    network.send(third, "192.0.2.1:53", "c1");
+    network.settle();
+    network.send(third, "192.0.2.1:53", "c2");
+    network.settle();
+    expect(payloads(network)).toEqual(["a1", "b", "c1", "c2"]);
+    const { drops, unreachable } = network.client.counters;
+    expect([drops.association_limit, drops.refused_target, unreachable.prohibited]).toEqual([1, 0, 0]);
+  });
 });
 
 describe("filtering", () => {
