@@ -26,6 +26,7 @@ export const LEFT_OUT = [
   "unit/host/egress-counts",
   // Files, processes, and contexts of V8.
   ...[
+    "unit/node/accept-errors",
     "unit/node/capi-scripts",
     "unit/node/doctor",
     "unit/node/engine-files",
@@ -33,6 +34,7 @@ export const LEFT_OUT = [
     "unit/cli/documents",
     "unit/cli/keygen",
     "unit/cli/manual",
+    "unit/cli/readiness",
     "unit/node/metrics",
     "unit/node/test-runs",
     "unit/layers",
