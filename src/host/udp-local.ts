@@ -416,11 +416,12 @@ export class UdpLocalHost implements RelayHost {
     return this.#carriers.length === 1 ? {} : { way: this.#carriers[way].description };
   }
 
-  /** Logs a failure as a warning, or at debug level if it repeats the last one of that way. */
+  /** See LocalListenersHost. */
   handleListenerFailed(error: Error): void {
     this.events.emit("listener-failed", error);
   }
 
+  /** Logs a failure as a warning, or at debug level if it repeats the last one of that way. */
   #reportFailure(error: Error, lane: number, way: number): void {
     if (this.#isClosing) return;
     const fields = { lane, ...this.#wayField(way), error: error.message };

@@ -41,7 +41,7 @@ export interface UdpServer extends EventEmitter {
 }
 
 /**
- * A running tun2socks. Emits `end` when its device is gone, and, if it uses the tunnel, the events of {@link UdpLocal}.
+ * A running tun2socks. Emits `end` when its device is gone, `listener-failed`, and, if it uses the tunnel, the other events of {@link UdpLocal}.
  */
 export interface Tun2SocksHandle extends EventEmitter {
   readonly address: Tun2SocksAddress;
