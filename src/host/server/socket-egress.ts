@@ -152,7 +152,7 @@ export class SocketEgress implements ServerEgress {
     if (this.#sockets.count < count) return core.hasAssociation(association);
     const isPossible = core.makeRoomForSocket(driver.now(), association);
     this.#host.handleOutputs();
-    return isPossible && core.hasAssociation(association);
+    return isPossible;
   }
 
   bind(association: number, target: AddressBytes | undefined, localIp: string | undefined): void {
