@@ -35,8 +35,9 @@ export class Http2RequestStream extends ListenedStream {
   }
 
   get isClosed(): boolean {
-    // Node ends the answer's side of a HEAD before there is an answer.
-    return this.#stream.destroyed || (this.#stream.writableEnded && !this.#isHead);
+    const { destroyed, closed, writableEnded } = this.#stream;
+    // Node ends the answer's side of a HEAD before there is an answer. A stream that the client has reset may not be destroyed yet.
+    return destroyed || closed || (writableEnded && !this.#isHead);
   }
 
   get localIp(): string | undefined {

@@ -117,6 +117,8 @@ export class MasqueHttp2Server {
       entry.session.destroy(undefined, NGHTTP2_ENHANCE_YOUR_CALM);
       return;
     }
+    // The client has reset it before this event. It cannot be answered, and ends by itself.
+    if (stream.closed) return;
     this.#use(entry, stream);
     const request = encodeRequestOfHttp2(fields);
     if (request === undefined) {

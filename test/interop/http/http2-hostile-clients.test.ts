@@ -9,8 +9,13 @@ import type { UdpServer } from "../../../src/node/handles.ts";
 import { startUdpServer } from "../../support/start.ts";
 
 const PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const FRAME_HEADERS = 1;
+const FRAME_RST_STREAM = 3;
 const FRAME_SETTINGS = 4;
 const FRAME_PING = 6;
+const FLAG_ACK = 1;
+const FLAG_END_STREAM = 1;
+const FLAG_END_HEADERS = 4;
 
 /** A frame of RFC 9113 §4.1. */
 function frame(type: number, flags: number, stream: number, payload: Uint8Array): Buffer {
@@ -20,6 +25,32 @@ function frame(type: number, flags: number, stream: number, payload: Uint8Array)
   head[4] = flags;
   head.writeUInt32BE(stream, 5);
   return Buffer.concat([head, payload]);
+}
+
+/** Type and flags of each frame that has arrived. */
+function heads(bytes: Buffer): { type: number; flags: number }[] {
+  const found: { type: number; flags: number }[] = [];
+  for (let at = 0; at + 9 <= bytes.length; at += 9 + bytes.readUIntBE(at, 3)) {
+    found.push({ type: bytes[at + 3], flags: bytes[at + 4] });
+  }
+  return found;
+}
+
+function types(bytes: Buffer): number[] {
+  return heads(bytes).map(({ type }) => type);
+}
+
+function hasPong(bytes: Buffer): boolean {
+  return heads(bytes).some(({ type, flags }) => type === FRAME_PING && flags === FLAG_ACK);
+}
+
+/** A request's fields as literals that are not indexed, without Huffman coding (RFC 7541 §6.2.2). */
+function literals(fields: Readonly<Record<string, string>>): Buffer {
+  const all = { ":method": "GET", ":scheme": "http", ":authority": "server.example", ...fields };
+  const text = (value: string) => Buffer.concat([Buffer.of(value.length), Buffer.from(value, "latin1")]);
+  return Buffer.concat(
+    Object.entries(all).flatMap(([name, value]) => [Buffer.of(0), text(name), text(value)]),
+  );
 }
 
 describe("hostile clients of HTTP/2", () => {
@@ -116,6 +147,41 @@ describe("hostile clients of HTTP/2", () => {
     }
     await closed;
     expect(made).toBeLessThan(10_000);
+    await echoes(other, "still here");
+    expect(server.stats().lanes).toBe(1);
+  });
+
+  it.each([
+    ["a HEAD", { ":method": "HEAD" }],
+    ["a HEAD for a tunnel's path", { ":method": "HEAD", ":path": "/.well-known/masque/udp/127.0.0.1/9/" }],
+    ["a GET", { ":method": "GET" }],
+    ["a field that HTTP/1.1 could not carry", { "capsule-protocol": "\u00ff" }],
+  ])("%s that is reset before it is read is not answered, and others continue", async (_, fields) => {
+    const { server, port } = await serve();
+    const echo = await target((data, answer) => answer(data));
+    const other = await tunnel(await session(port), echo);
+    for (const code of [constants.NGHTTP2_NO_ERROR, constants.NGHTTP2_CANCEL]) {
+      const socket = connectTcp(port, "127.0.0.1");
+      cleanups.push(() => socket.destroy());
+      const reset = Buffer.alloc(4);
+      reset.writeUInt32BE(code);
+      const flags = FLAG_END_STREAM | FLAG_END_HEADERS;
+      socket.write(
+        Buffer.concat([
+          Buffer.from(PREFACE),
+          frame(FRAME_SETTINGS, 0, 0, Buffer.alloc(0)),
+          frame(FRAME_HEADERS, flags, 1, literals({ ":path": "/", ...fields })),
+          frame(FRAME_RST_STREAM, 0, 1, reset),
+          frame(FRAME_PING, 0, 0, Buffer.alloc(8)),
+        ]),
+      );
+      // The answer to the PING shows that everything before it was handled.
+      for (let received = Buffer.alloc(0); !hasPong(received); ) {
+        const [data] = (await once(socket, "data")) as [Buffer];
+        received = Buffer.concat([received, data]);
+        expect(types(received)).not.toContain(FRAME_HEADERS);
+      }
+    }
     await echoes(other, "still here");
     expect(server.stats().lanes).toBe(1);
   });
