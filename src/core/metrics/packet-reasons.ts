@@ -49,7 +49,7 @@ export const PACKET_DROPS = {
   },
   association_closed: { meaning: "The answer arrived for an association that has ended.", remedy: "" },
   family: { meaning: "The answer has an address family that the device lacks.", remedy: "" },
-  too_long: { meaning: "The answer does not fit in an IP packet.", remedy: "" },
+  too_long: { meaning: "The datagram is longer than an IPv4 packet can carry.", remedy: "" },
   unroutable: { meaning: "Nothing can be sent to the target's address.", remedy: "" },
   reassembly_limit: { meaning: "Too many fragments waited for the rest of their packets.", remedy: "" },
   reassembly_timeout: { meaning: "The rest of a fragmented packet did not arrive in time.", remedy: "" },

@@ -474,6 +474,11 @@ export class Tun2Socks {
       counters.drop("malformed");
       return;
     }
+    // Up to 65,527 bytes fit in an IPv6 packet, but neither the memory here nor what follows takes so many.
+    if (Math.min(segment, end - payload) > MAX_UDP_PAYLOAD_BYTES) {
+      counters.drop("too_long");
+      return;
+    }
     const association = this.#associationOf(now, bytes, route, source, addressBytes, transport);
     if (association === NONE) {
       counters.drop("association_limit");

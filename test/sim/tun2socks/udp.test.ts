@@ -308,3 +308,39 @@ it("takes the DSCP of reassembled packets from their first fragment", () => {
   expect(device.sent.map(({ payload }) => payload.length)).toEqual([2_000]);
   expect(device.core.datagrams.dscp[0]).toBe(46);
 });
+
+describe("datagrams over IPv6 that IPv4 could not carry", () => {
+  const { app, target } = FAMILIES[1];
+
+  /** A datagram of `size` bytes in two fragments. */
+  function fragments(size: number, identification: number): Buffer[] {
+    const message = udpMessage(app, 5000, target, 53, Buffer.alloc(size));
+    const cut = 32_768;
+    return [0, cut].map((from) => {
+      const header = Buffer.of(17, 0, 0, 0, 0, 0, 0, identification);
+      header.writeUInt16BE(from === 0 ? 1 : from, 2);
+      const data = message.subarray(from, from === 0 ? cut : message.length);
+      return ipPacket({ source: app, destination: target, protocol: 44 }, Buffer.concat([header, data]));
+    });
+  }
+
+  it("are dropped and counted, in fragments or not", () => {
+    const device = new Device();
+    device.send(
+      udpPacket(app, 5000, target, 53, Buffer.alloc(65_508)),
+      udpPacket(app, 5000, target, 53, Buffer.alloc(65_507)),
+      ...fragments(65_508, 1),
+      ...fragments(65_507, 2),
+    );
+    expect(device.sent.map(({ payload }) => payload.length)).toEqual([65_507, 65_507]);
+    expect(device.core.counters.drops.too_long).toBe(2);
+  });
+
+  it("do no harm when others of the same batch have left room for one that IPv4 can carry, and no more", () => {
+    const device = new Device();
+    const sizes = [49_155, 49_155, 49_155, 49_155, 65_527];
+    device.send(...sizes.flatMap((size, i) => fragments(size, i)));
+    expect(device.sent.map(({ payload }) => payload.length)).toEqual(sizes.slice(0, 4));
+    expect(device.core.counters.drops.too_long).toBe(1);
+  });
+});
