@@ -89,6 +89,8 @@ class PlainUdpSocket implements UdpSocket {
     remote: Remote,
   ): boolean {
     if (this.#isClosed || this.#port === 0) return false;
+    // node:dgram throws; a source may have port 0.
+    if (remote.port === 0) return false;
     if (this.#socket.getSendQueueSize() > MAX_PENDING_BYTES) return false;
     const host = this.#hostOf(remote);
     if (header === undefined) this.#socket.send(data, offset, length, remote.port, host);
