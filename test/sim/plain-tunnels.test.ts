@@ -66,6 +66,18 @@ describe("a bound tunnel", () => {
     expect(world.server.contexts.size).toBe(0);
   });
 
+  it("is not ended by a stranger's datagram that has no room for its address", () => {
+    peer.send(UNCOMPRESSED_2);
+    peer.take();
+    world.receive(0, "[2001:db8::1]:53", "x".repeat(65_527));
+    world.receive(0, "[2001:db8::1]:53", "x".repeat(65_509));
+    expect(peer.take()).toBe("");
+    expect(world.server.counters.drops.too_long).toBe(2);
+    world.receive(0, "[2001:db8::1]:53", "x".repeat(65_508));
+    // The longest value that a client accepts: the context in one byte, and 65,527.
+    expect(peer.take().slice(0, 12)).toBe("008000fff802");
+  });
+
   it("receives nothing from strangers that the target policy denies", () => {
     peer.send(UNCOMPRESSED_2);
     peer.take();

@@ -1,5 +1,5 @@
 import type { UnreachableKind } from "../../wire/capsule.ts";
-import { encodeCompressionClose, encodeUnreachable } from "../../wire/capsule.ts";
+import { encodeCompressionClose, encodeUnreachable, MAX_PAYLOAD_BYTES } from "../../wire/capsule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { copyAddress } from "../../wire/socket-address.ts";
 import type { DropReason } from "../counters.ts";
@@ -241,6 +241,11 @@ export class ServerReplies {
     const { uncompressed } = this.#table.sessionOf[association]!.bound!;
     if (uncompressed === 0) {
       this.#drop("filtered", association, remote, data, offset, length);
+      return;
+    }
+    // The longest over IPv6 have no room for their address, and a longer capsule would end the tunnel (RFC 9298 §5).
+    if (remote.length + length > MAX_PAYLOAD_BYTES) {
+      this.#drop("too_long", association, remote, data, offset, length);
       return;
     }
     const size = this.#uncompressed.write(remote, data, offset, length);
