@@ -13,16 +13,24 @@ const HOP_BY_HOP = [
   ...["proxy-authorization", "proxy-authenticate", "expect"],
 ];
 
+/** A segment `..` of a path, also in encodings and with the parameters that servers remove before they resolve it. */
+const PARENT_SEGMENT = /(?:[/\\]|%2f|%5c)(?:\.|%2e){2}(?:[/\\;?#]|%2f|%5c|%3b|$)/i;
+
 /** Passes requests on to a web server, each on a connection of its own, as if `url` were the root. */
 export function serverDecoy(url: URL): AnswerStranger {
   const send = url.protocol === "https:" ? requestHttps : requestHttp;
   const prefix = url.pathname.replace(/\/$/, "");
   return (request, response) => {
-    const path = (request.url ?? "/").replace(/^https?:\/\/[^/]*/i, "");
+    const given = (request.url ?? "/").replace(/^https?:\/\/[^/]*/i, "");
+    const path = given.startsWith("/") ? given : `/${given}`;
+    if (prefix !== "" && PARENT_SEGMENT.test(path.replace(/\?.*$/s, ""))) {
+      answerStatus(response, 404);
+      return;
+    }
     const options: RequestOptions = {
       method: request.method,
-      path: prefix + (path.startsWith("/") ? path : `/${path}`),
-      headers: { ...endToEnd(request.headers), host: url.host },
+      path: prefix + path,
+      headers: { ...endToEnd(request.headers), ...framing(request.headers), host: url.host },
       agent: false,
       timeout: SILENCE_MS,
     };
@@ -42,6 +50,13 @@ export function serverDecoy(url: URL): AnswerStranger {
     response.on("close", () => outgoing.destroy());
     pipeline(request, outgoing, () => {});
   };
+}
+
+/** What delimits the content. Without it, the web server might take the content of a GET for another request. */
+function framing(headers: IncomingHttpHeaders): IncomingHttpHeaders {
+  if (headers["transfer-encoding"] !== undefined) return { "transfer-encoding": "chunked" };
+  const length = headers["content-length"];
+  return length === undefined ? {} : { "content-length": length };
 }
 
 function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders {

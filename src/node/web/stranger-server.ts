@@ -35,6 +35,8 @@ export class StrangerServer {
       answer(request, response);
     });
     server.timeout = SILENCE_MS;
+    // One read may bring thousands of pipelined requests, each of which would open a file or a connection.
+    server.maxRequestsPerSocket = 1;
     server.on("connect", (_, socket) =>
       socket.end("HTTP/1.1 405 Method Not Allowed\r\nConnection: close\r\n\r\n"),
     );

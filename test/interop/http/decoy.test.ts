@@ -241,6 +241,101 @@ describe("a web server as a decoy", () => {
     }
   });
 
+  it("gets one request of each connection, however many are pipelined", async () => {
+    let asked = 0;
+    let connections = 0;
+    const web = createServer((_, response) => {
+      asked++;
+      setTimeout(() => response.end("answer"), 100);
+    }).listen(0, "127.0.0.1");
+    web.on("connection", () => connections++);
+    await once(web, "listening");
+    const { server, port } = await startServer(`http://127.0.0.1:${(web.address() as AddressInfo).port}`);
+    try {
+      const answer = await raw(port, "GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1_000));
+      expect(answer.match(/HTTP\/1\.1 /g)).toHaveLength(1);
+      expect(answer).toMatch(/^HTTP\/1\.1 200 /);
+      expect([asked, connections]).toEqual([1, 1]);
+      await expectEcho({ server: `127.0.0.1:${port}` });
+    } finally {
+      await server.close();
+      web.close();
+    }
+  });
+
+  it.each([
+    ["with chunks", "Transfer-Encoding: chunked\r\n"],
+    ["with a length", "Content-Length: {}\r\n"],
+    ["with a length that Connection names", "Connection: content-length\r\nContent-Length: {}\r\n"],
+  ])("takes the content of a GET %s for content, not for another request", async (_, fields) => {
+    const seen: string[] = [];
+    const web = createServer((incoming, response) => {
+      const chunks: Buffer[] = [];
+      incoming.on("data", (chunk) => chunks.push(chunk));
+      incoming.on("end", () => {
+        seen.push(`${incoming.headers.host} ${incoming.url} ${Buffer.concat(chunks)}`);
+        response.end("answer");
+      });
+    }).listen(0, "127.0.0.1");
+    await once(web, "listening");
+    const webPort = (web.address() as AddressInfo).port;
+    const { server, port } = await startServer(`http://127.0.0.1:${webPort}`);
+    try {
+      const smuggled = "GET /smuggled HTTP/1.1\r\nHost: other\r\n\r\n";
+      const isChunked = fields.startsWith("Transfer");
+      const content = isChunked ? `${smuggled.length.toString(16)}\r\n${smuggled}\r\n0\r\n\r\n` : smuggled;
+      const head = `GET / HTTP/1.1\r\nHost: a\r\n${fields.replace("{}", `${content.length}`)}\r\n`;
+      expect(await raw(port, head + content)).toMatch(/^HTTP\/1\.1 200 /);
+      expect(seen).toEqual([`127.0.0.1:${webPort} / ${smuggled}`]);
+    } finally {
+      await server.close();
+      web.close();
+    }
+  });
+
+  it("is asked for nothing outside the URL's path", async () => {
+    const seen: (string | undefined)[] = [];
+    const web = createServer((incoming, response) => {
+      seen.push(incoming.url);
+      response.end("answer");
+    }).listen(0, "127.0.0.1");
+    await once(web, "listening");
+    const webPort = (web.address() as AddressInfo).port;
+    const below = await startServer(`http://127.0.0.1:${webPort}/base`);
+    const root = await startServer(`http://127.0.0.1:${webPort}`);
+    try {
+      const outside = [
+        ...[
+          "/../secret",
+          "/..",
+          "/..?a",
+          "/%2e%2e/secret",
+          "/.%2E/secret",
+          "/a/../../secret",
+          "/..%2fsecret",
+        ],
+        ...[
+          "/..\\secret",
+          "/a%5c..%5c..%5csecret",
+          "/..;/secret",
+          "/%2f..%2fsecret",
+          "http://a/../secret",
+          "..",
+        ],
+      ];
+      for (const path of outside)
+        expect([path, await get(below.port, path)]).toEqual([path, expect.stringMatching(/^HTTP\/1\.1 4/)]);
+      expect(seen).toEqual([]);
+      for (const path of ["/...", "/a..b/..c", "/?a=/../b"]) await get(below.port, path);
+      await get(root.port, "/../inside");
+      expect(seen).toEqual(["/base/...", "/base/a..b/..c", "/base/?a=/../b", "/../inside"]);
+    } finally {
+      await below.server.close();
+      await root.server.close();
+      web.close();
+    }
+  });
+
   it("leads to 502 when it is down, and to a truncated answer when it stops halfway", async () => {
     const dead = await startServer(`http://127.0.0.1:${await freePort()}`);
     expect((await fetch(`http://127.0.0.1:${dead.port}/`)).status).toBe(502);
