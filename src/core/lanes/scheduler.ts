@@ -59,7 +59,7 @@ export interface LaneSchedulerOptions {
   readonly counters: Counters;
   /** Most bytes that wait in the queue. */
   readonly queueBytes: number;
-  /** Most bytes on lanes without a receipt. */
+  /** Most bytes on lanes without a receipt. A small datagram counts as 256. */
   readonly inFlightBytes: number;
   /** Longest time that a datagram waits. */
   readonly ageBudgetMs: number;

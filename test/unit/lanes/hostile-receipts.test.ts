@@ -130,4 +130,26 @@ describe("LaneScheduler", () => {
       expect(attacked.store.bytes).toBe(0);
     },
   );
+
+  it("keeps few datagrams, however small, for a peer that reads all lanes and confirms nothing", () => {
+    const counters = new Counters();
+    const store = new DatagramStore();
+    const scheduler = new LaneScheduler({
+      ...{ store, flows: new FlowTable(), counters },
+      ...{ queueBytes: QUEUE_BYTES, inFlightBytes: IN_FLIGHT_BYTES, ageBudgetMs: 100 },
+    });
+    for (let lane = 0; lane < LANES; lane++) scheduler.laneUp(0, lane, lane);
+    for (let now = 10; now < 20_000; now += 10) {
+      // Each flow stays sparse, and its datagrams pass however late all lanes are.
+      for (let flow = 0; flow < 8; flow++) scheduler.push(now, flow, 2, ANY_LANE, OUT, 0, 1);
+      const ready = scheduler.dispatch(now);
+      for (let lane = 0; lane < LANES; lane++) {
+        if ((ready & (1 << lane)) !== 0) scheduler.fill(now, lane, OUT, 0);
+      }
+    }
+    expect(counters.datagramsOut).toBeGreaterThan(100);
+    // Each takes a block of memory, and the queue's age bounds those that wait.
+    expect(store.bytes).toBeLessThan(IN_FLIGHT_BYTES / 256 + 200);
+    expect(scheduler.stats.frames).toBeLessThan((3 * IN_FLIGHT_BYTES) / 256);
+  });
 });

@@ -20,6 +20,8 @@ import type { HedgeBudget } from "./hedge-budget.ts";
 
 /** Share of its usual earnings that the hedging budget gets while the session is limited. */
 const LIMITED_HEDGE_SHARE = 0.2;
+/** What a frame counts towards the limit at least. A small datagram takes a block of memory too, and all frames are searched for hedges. */
+const MIN_FRAME_BYTES = 256;
 
 export class LaneSender {
   /** Bits of the lanes that have something to write. */
@@ -36,11 +38,13 @@ export class LaneSender {
   readonly #store: DatagramStore;
   readonly #counters: Counters;
   readonly #inFlightLimit: number;
+  /** As {@link inFlight}, with small frames as {@link MIN_FRAME_BYTES}. */
+  #counted = 0;
   readonly #pacer: Pacer;
   readonly #budget: HedgeBudget;
   readonly #demand: Demand;
 
-  /** @param inFlightLimit  bytes in flight above which {@link isOverfull} is true */
+  /** @param inFlightLimit  bytes in flight above which {@link isOverfull} is true; a frame counts as at least 256 */
   constructor(
     lanes: LaneSet,
     store: DatagramStore,
@@ -59,9 +63,9 @@ export class LaneSender {
     this.#demand = demand;
   }
 
-  /** Whether more bytes are in flight than the limit allows. */
+  /** Whether more is in flight than the limit allows. */
   get isOverfull(): boolean {
-    return this.inFlight > this.#inFlightLimit;
+    return this.#counted > this.#inFlightLimit;
   }
 
   /** Assigns an entry to a lane, which takes a reference of its own. */
@@ -81,6 +85,7 @@ export class LaneSender {
     store.holders[entry] |= lane.bit;
     this.sentBytes += size;
     this.inFlight += size;
+    this.#counted += countedBytes(size);
     lane.assign(now, entry, size, this.sentBytes);
     this.#pacer.spend(size);
     this.#budget.earn(this.#demand.isLimited(now) ? LIMITED_HEDGE_SHARE * size : size, this.#pacer.rate);
@@ -131,6 +136,7 @@ export class LaneSender {
     for (let i = 0; i < frames; i++) {
       const entry = lane.entry[lane.slot(lane.receipted++)];
       lane.inFlight -= store.length[entry];
+      this.#counted -= countedBytes(store.length[entry]);
       store.holders[entry] &= ~lane.bit;
       store.isDone[entry] = 1;
       store.release(entry);
@@ -146,6 +152,7 @@ export class LaneSender {
     if (lane.receipted === lane.assigned) return NONE;
     const entry = lane.entry[lane.slot(lane.receipted++)];
     this.inFlight -= this.#store.length[entry];
+    this.#counted -= countedBytes(this.#store.length[entry]);
     this.#store.holders[entry] &= ~lane.bit;
     return entry;
   }
@@ -171,4 +178,8 @@ export class LaneSender {
       }
     }
   }
+}
+
+function countedBytes(length: number): number {
+  return Math.max(MIN_FRAME_BYTES, length);
 }
