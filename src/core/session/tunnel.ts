@@ -288,7 +288,7 @@ export class Tunnel {
 
   #handleHeartbeat(now: number, type: number): void {
     const { data, valueOffset, valueEnd } = this.reader;
-    if (readNumbers(data, valueOffset, valueEnd, 2, this.#numbers) < 0) {
+    if (readNumbers(data, valueOffset, valueEnd, 2, this.#numbers) !== valueEnd) {
       this.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "HEARTBEAT"));
       return;
     }

@@ -44,6 +44,20 @@ describe("heartbeats", () => {
     });
   });
 
+  it.each([
+    ["a heartbeat with a byte left over", [0x00, 3, 1, 1, 0]],
+    ["an echo with a byte left over", [0x01, 3, 1, 1, 0]],
+    ["a heartbeat that is cut short", [0x00, 1, 1]],
+  ])("%s ends the lane", (_, [type, ...rest]) => {
+    const { client, now } = started();
+    const capsule = Uint8Array.of(0x80, 0x55, 0x50, type, ...rest);
+    client.handleStream(now, 0, capsule, 0, capsule.length);
+    expect(client.pollOutput()).toMatchObject({
+      kind: "disconnect",
+      error: { code: "ERR_CAPSULE_MALFORMED" },
+    });
+  });
+
   it("end a half-open connection at both ends within 20 s", () => {
     const network = started();
     network.send(open(network), "192.0.2.1:53", "x");
