@@ -13,6 +13,7 @@ export const LEFT_OUT = [
     "unit/host/udp-paths/relay-address",
     "unit/host/udp-paths/udp-paths",
     "unit/host/udp-io-native",
+    "unit/host/udp-io-plain",
   ],
   ...["unit/streams/byte-stream", "unit/streams/shadowsocks-stream", "unit/streams/tcp-relay"],
   ...["unit/streams/web-socket-stream"],
