@@ -98,6 +98,8 @@ typedef struct underpass_callbacks {
    * come from the applications to underpass_tun2socks_packets.
    */
   void (*packets)(void *user_data, const underpass_packet *packets, size_t count);
+  /* A listener accepts no more connections. The instance otherwise continues; only a restart makes it listen again. */
+  void (*listener_failed)(void *user_data, int status, const char *text);
 } underpass_callbacks;
 
 /*

@@ -187,6 +187,8 @@ static JSValue event(JSContext *context, JSValueConst self, int count, JSValueCo
       callbacks->session_down(user_data, status, text);
     else if (strcmp(kind, "unreachable") == 0 && callbacks->unreachable != NULL)
       callbacks->unreachable(user_data, status, text);
+    else if (strcmp(kind, "listener-failed") == 0 && callbacks->listener_failed != NULL)
+      callbacks->listener_failed(user_data, status, text);
     else if (strcmp(kind, "error") == 0 && callbacks->error != NULL) callbacks->error(user_data, status, text);
     JS_FreeCString(context, kind);
   }

@@ -56,6 +56,9 @@ static void on_up(void *data) { (void)data, on_session_up("session-up"); }
 static void on_resumed(void *data) { (void)data, on_session_up("session-resumed"); }
 static void on_down(void *data, int status, const char *why) { (void)data, report_event("session-down", status, why); }
 static void on_unreachable(void *data, int status, const char *why) { (void)data, report_event("error", status, why); }
+static void on_listener_failed(void *data, int status, const char *why) {
+  (void)data, report_event("listener-failed", status, why);
+}
 static void on_error(void *data, int status, const char *why) { (void)data, report_event("failed", status, why); }
 
 static void on_log(void *data, underpass_log_level level, const char *message, const char *fields) {
@@ -86,7 +89,8 @@ int main(int argc, char **argv) {
                                          .unreachable = on_unreachable,
                                          .error = on_error,
                                          .log = on_log,
-                                         .stopped = on_stopped};
+                                         .stopped = on_stopped,
+                                         .listener_failed = on_listener_failed};
   underpass_local *local = NULL;
   underpass_server *server = NULL;
   int status;

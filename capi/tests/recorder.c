@@ -49,6 +49,13 @@ static void on_unreachable(void *data, int status, const char *text) {
   count_one(recorder, &recorder->unreachable);
 }
 
+static void on_listener_failed(void *data, int status, const char *text) {
+  recorder *recorder = data;
+  (void)text;
+  recorder->listener_status = status;
+  count_one(recorder, &recorder->listener_failed);
+}
+
 static void on_error(void *data, int status, const char *text) {
   recorder *recorder = data;
   recorder->error_status = status;
@@ -79,7 +86,8 @@ underpass_callbacks recorder_callbacks(void) {
                                .unreachable = on_unreachable,
                                .error = on_error,
                                .stopped = on_stopped,
-                               .protect = on_protect};
+                               .protect = on_protect,
+                               .listener_failed = on_listener_failed};
 }
 
 void recorder_wait(recorder *recorder, const int *count, int number) {

@@ -17,7 +17,8 @@ typedef struct recorder {
   pthread_mutex_t mutex;
   pthread_cond_t changed;
   int ready, session_up, session_down, session_resumed, unreachable, errors, stopped, protected_sockets;
-  int error_status, stopped_status, unreachable_status;
+  int listener_failed;
+  int error_status, stopped_status, unreachable_status, listener_status;
   char error_text[256];
   // The first address, and that of SOCKS5.
   char listen[64], socks5[64];

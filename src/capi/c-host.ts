@@ -189,7 +189,13 @@ export interface CHost extends NativeModule, FileHost {
   stopped(status: number): void;
 }
 
-export type EventKind = "session-up" | "session-down" | "session-resumed" | "unreachable" | "error";
+export type EventKind =
+  | "session-up"
+  | "session-down"
+  | "session-resumed"
+  | "unreachable"
+  | "listener-failed"
+  | "error";
 
 /** The options to start an instance: the fields of the C struct that are set. */
 export interface StartOptions {

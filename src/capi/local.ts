@@ -21,6 +21,7 @@ function startLocal(
   local.events.on("session-resumed", () => report(host, "session-resumed", undefined));
   local.events.on("session-down", (error) => report(host, "session-down", error));
   local.events.on("error", (error) => report(host, "unreachable", error));
+  local.events.on("listener-failed", (error) => report(host, "listener-failed", error));
   const instance = runEnd(host, local, () => {
     const { forwards, socks5, server } = local.address;
     host.ready(

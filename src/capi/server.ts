@@ -3,7 +3,7 @@ import type { ResolvedUdpServerOptions } from "../host/options/udp-server.ts";
 import { UdpServerHost } from "../host/udp-server.ts";
 import type { CHost, Instance } from "./c-host.ts";
 import { packetEgress } from "./egress.ts";
-import { runEnd } from "./instance.ts";
+import { report, runEnd } from "./instance.ts";
 import { cLogger } from "./log.ts";
 import { offerStart } from "./start.ts";
 import { cSystem } from "./system.ts";
@@ -20,6 +20,7 @@ function startServer(
   server.events.on("session-resumed", () => host.event("session-resumed", 0, ""));
   server.events.on("session-down", ({ session }) => host.event("session-down", 0, session));
   server.events.on("session-ended", ({ session }) => host.event("session-down", 0, session));
+  server.events.on("listener-failed", (error) => report(host, "listener-failed", error));
   return runEnd(host, server, () => host.ready(server.address.listen, undefined));
 }
 

@@ -39,6 +39,7 @@ function startTun2Socks(
   events.on("session-resumed", () => report(host, "session-resumed", undefined));
   events.on("session-down", (error) => report(host, "session-down", error));
   events.on("error", (error) => report(host, "unreachable", error));
+  events.on("listener-failed", (error) => report(host, "listener-failed", error));
   let isOpen = false;
   const opening = tun2socks.open().then(() => {
     isOpen = true;

@@ -1,3 +1,4 @@
+import { HostError } from "../../core/errors.ts";
 import { makeAddress } from "../../wire/socket-address.ts";
 import type { Endpoint } from "../addresses/endpoint.ts";
 import { formatEndpoint, splitZone } from "../addresses/endpoint.ts";
@@ -72,7 +73,8 @@ export class NativeTcp implements Tcp {
   #acceptor({ keepAliveMs = 0, onStream, onError }: ListenOptions): (result: number) => void {
     return (descriptor) => {
       if (descriptor < 0) {
-        onError(new Error(`the listener has failed: ${this.#errors.errorText(descriptor)}`), true);
+        const reason = this.#errors.errorText(descriptor);
+        onError(new HostError("ERR_LISTEN", `the listener has failed: ${reason}`), true);
         return;
       }
       this.#native.tcpKeepAlive!(descriptor, keepAliveMs / 1000);

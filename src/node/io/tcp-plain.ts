@@ -98,7 +98,10 @@ export function acceptError(
     const isFinal = FINAL_ERRORS.includes(error.code ?? "");
     // It would be reported again and again.
     if (isFinal) server.close();
-    onError(isFinal ? new Error(`the listener has failed: ${error.message}`) : error, isFinal);
+    const reported = isFinal
+      ? new HostError("ERR_LISTEN", `the listener has failed: ${error.message}`, { cause: error })
+      : error;
+    onError(reported, isFinal);
   };
 }
 

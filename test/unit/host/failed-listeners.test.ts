@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import type { HostError } from "../../../src/core/errors.ts";
 import { KernelFlows } from "../../../src/host/devices/kernel-flows.ts";
 import { openPacketListener } from "../../../src/host/devices/packet-listener.ts";
 import { silentLogger, UdpLocalHost, UdpServerHost } from "../../../src/host/index.ts";
@@ -83,16 +84,19 @@ describe("a listener that accepts nothing more", () => {
         throw new Error("no memory");
       },
     } as unknown as NativeModule;
-    const errors: [string, boolean][] = [];
+    const errors: [string, string | undefined, boolean][] = [];
     await new NativeTcp(native, new MemoryWorld().system).listen(
       { host: "127.0.0.1", port: 0 },
-      { onStream: () => {}, onError: ({ message }, isFinal) => errors.push([message, isFinal]) },
+      {
+        onStream: () => {},
+        onError: (error, isFinal) => errors.push([error.message, (error as HostError).code, isFinal]),
+      },
     );
     accept(9);
     accept(-22);
     expect(errors).toEqual([
-      ["no memory", false],
-      ["the listener has failed: -22", true],
+      ["no memory", undefined, false],
+      ["cannot listen: the listener has failed: -22", "ERR_LISTEN", true],
     ]);
   });
 });

@@ -1,5 +1,6 @@
 import { Server } from "node:net";
 import { afterEach, expect, it, vi } from "vitest";
+import type { HostError } from "../../../src/core/errors.ts";
 import { plainTcp } from "../../../src/node/io/tcp-plain.ts";
 
 afterEach(() => vi.restoreAllMocks());
@@ -14,14 +15,14 @@ it.each([
   "an error %s of a listener of node:net: final is %s, and the listener then stops",
   async (code, isFinal) => {
     const listens = vi.spyOn(Server.prototype, "listen");
-    const seen: boolean[] = [];
+    const seen: [code: string, isFinal: boolean][] = [];
     const listener = await plainTcp.listen(
       { host: "127.0.0.1", port: 0 },
-      { onStream: () => {}, onError: (_, final) => seen.push(final) },
+      { onStream: () => {}, onError: (error, final) => seen.push([(error as HostError).code, final]) },
     );
     const server = listens.mock.contexts[0] as Server;
     server.emit("error", Object.assign(new Error(`accept ${code}`), { code }));
-    expect(seen).toEqual([isFinal]);
+    expect(seen).toEqual([[isFinal ? "ERR_LISTEN" : code, isFinal]]);
     expect(server.listening).toBe(!isFinal);
     await listener.close();
   },
