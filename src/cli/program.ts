@@ -154,7 +154,7 @@ async function run<Options extends object, Running extends Handle>(
   const running = await program.start(options, log);
   reload = () => reloadOnSignal(program, running, secretFiles, log);
   const readiness = new Readiness(running, () => program.hasSession(running.stats(), options));
-  const admin = await openAdmin(program, running, readiness, host).catch(async (error: Error) => {
+  const admin = await openAdmin(program, running, readiness, host, log).catch(async (error: Error) => {
     await running.close();
     throw error;
   });
@@ -210,6 +210,7 @@ async function openAdmin<Options extends object, Running extends Handle>(
   running: Running,
   readiness: Readiness,
   { admin, adminToken }: HostOptions,
+  log: Logger,
 ): Promise<AdminServer | undefined> {
   if (admin === undefined) return undefined;
   // Loaded only if it is used.
@@ -225,6 +226,8 @@ async function openAdmin<Options extends object, Running extends Handle>(
     flows: () => running.flows(),
     reasonAgainst: () => readiness.reasonAgainst(),
     onEvent: (listener) => onEvents(running, listener),
+    log,
+    handleListenerFailed: (error) => running.emit("listener-failed", error),
   });
 }
 

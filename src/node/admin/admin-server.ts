@@ -6,8 +6,10 @@ import { performance } from "node:perf_hooks";
 import { HostError } from "../../core/errors.ts";
 import { formatEndpoint, parseEndpoint } from "../../host/addresses/endpoint.ts";
 import { HalfOpen } from "../../host/half-open.ts";
+import type { Logger } from "../../host/log.ts";
 import type { EndpointStatus, FlowStatus } from "../../host/stats/status.ts";
 import type { TunnelStats } from "../../host/stats/tunnel-stats.ts";
+import { acceptErrors } from "../../host/stream/tcp.ts";
 import { removeStaleSocket } from "../io/stale-socket.ts";
 import { acceptError } from "../io/tcp-plain.ts";
 import { Admission } from "./admission.ts";
@@ -49,6 +51,9 @@ export interface Shown {
   readonly dashboard: Dashboard | undefined;
   /** Calls `listener` for each event. @returns a function that removes it */
   onEvent(listener: (name: string, value: unknown) => void): () => void;
+  readonly log: Logger;
+  /** The admin server accepts no more connections; those that it has continue. */
+  handleListenerFailed(error: Error): void;
 }
 
 /** The contents of /status. */
@@ -138,10 +143,8 @@ export class AdminServer {
       const listening = () => {
         this.#server.off("error", failed);
         // The program goes on without new operators.
-        this.#server.on(
-          "error",
-          acceptError(this.#server, () => {}),
-        );
+        const onError = acceptErrors(this.#shown.log, (error) => this.#shown.handleListenerFailed(error));
+        this.#server.on("error", acceptError(this.#server, onError));
         done();
       };
       if (endpoint.path === undefined) this.#server.listen(endpoint, listening);

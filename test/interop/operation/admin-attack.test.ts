@@ -28,6 +28,9 @@ async function open(gate: Promise<void> = Promise.resolve()) {
     isCut: false,
   };
   const counters = new Counters();
+  const logged: [level: string, fields: object, message: string][] = [];
+  const logAt = (level: string) => (fields: object, message: string) =>
+    void logged.push([level, fields, message]);
   const state = { sessions: 1, lanes: 1, associations: 10_000, contexts: 10_000, rttMs: 1 };
   const admin = await AdminServer.listen("127.0.0.1:0", undefined, {
     ...{ program: "udp-local", version: "1.2.3", address: {}, dashboard: undefined },
@@ -43,10 +46,12 @@ async function open(gate: Promise<void> = Promise.resolve()) {
       tell = listener;
       return () => {};
     },
+    log: { debug: logAt("debug"), info: logAt("info"), warn: logAt("warn"), error: logAt("error") },
+    handleListenerFailed: (error) => tell("listener-failed", error),
   });
   cleanups.push(() => admin.close());
   const port = Number(admin.address.split(":").at(-1));
-  return { port, asked, tell: (name: string, value: unknown) => tell(name, value) };
+  return { port, asked, logged, tell: (name: string, value: unknown) => tell(name, value) };
 }
 
 function attack(port: number): Socket {
@@ -148,13 +153,34 @@ describe("the admin server continues to serve", () => {
   it("after errors when it accepts a connection", async () => {
     const listens = vi.spyOn(Server.prototype, "listen");
     cleanups.push(() => listens.mockRestore());
-    const { port } = await open();
+    const { port, logged } = await open();
     const server = listens.mock.contexts[0] as Server;
     for (const code of ["EMFILE", "ENFILE", "ENOBUFS"]) {
       server.emit("error", Object.assign(new Error(`accept ${code}`), { code }));
+      expect(logged.pop()).toEqual(["warn", { error: `accept ${code}` }, "cannot accept"]);
       await expectService(port);
     }
   });
+
+  it.each(["EINVAL", "EBADF", "ENOTSOCK"])(
+    "on its connections after %s, when it accepts nothing more, which its log and /events report",
+    async (code) => {
+      const listens = vi.spyOn(Server.prototype, "listen");
+      cleanups.push(() => listens.mockRestore());
+      const { port, logged } = await open();
+      const server = listens.mock.contexts[0] as Server;
+      const events = attack(port);
+      events.write("GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+      await once(events, "data");
+      server.emit("error", Object.assign(new Error(`accept ${code}`), { code }));
+      const error = `cannot listen: the listener has failed: accept ${code}`;
+      expect(logged).toEqual([["error", { error }, "cannot accept"]]);
+      let text = "";
+      while (!text.includes('"ERR_LISTEN"}\n\n')) text += (await once(events, "data"))[0];
+      expect(text).toContain(`event: listener-failed\ndata: {"message":"${error}","code":"ERR_LISTEN"}\n\n`);
+      await closed(attack(port));
+    },
+  );
 
   it("after request lines and heads of any length, and after a client of /events that reads nothing", async () => {
     const { port, tell } = await open();

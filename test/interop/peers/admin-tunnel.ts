@@ -1,3 +1,4 @@
+import { silentLogger } from "../../../src/host/log.ts";
 import type { Shown } from "../../../src/node/admin/admin-server.ts";
 import { loadDashboard } from "../../../src/node/admin/dashboard.ts";
 import type { UdpLocal, UdpServer } from "../../../src/node/handles.ts";
@@ -39,5 +40,7 @@ export function shown(program: string, running: UdpLocal | UdpServer): Shown {
     flows: () => running.flows(),
     reasonAgainst: () => (running.stats().sessions > 0 ? undefined : "no session"),
     onEvent: (listener) => onEvents(running, listener),
+    log: silentLogger,
+    handleListenerFailed: (error) => running.emit("listener-failed", error),
   };
 }
