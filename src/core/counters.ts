@@ -1,3 +1,4 @@
+import type { CloseReason } from "../wire/capsule.ts";
 import { Histograms } from "./metrics/histogram.ts";
 import { DROPS, REFUSALS, type SPREADS, UNREACHABLES } from "./metrics/reasons.ts";
 import { COUNTS, COUNTS_BY_LABEL, HISTOGRAMS } from "./metrics/table.ts";
@@ -6,6 +7,12 @@ import type { DatagramTap } from "./tap.ts";
 /** Why datagrams were dropped. Every drop is counted under one of these. */
 export const DROP_REASONS = keysOf(DROPS);
 export type DropReason = keyof typeof DROPS;
+
+/** The reason for which datagrams are dropped that arrive for an association after it has ended, or wait in it then. */
+export function dropReasonOf(reason: CloseReason): DropReason {
+  if (reason === "limit" || reason === "evicted") return "association_limit";
+  return reason === "failed" ? "send_error" : "unknown_context";
+}
 
 /** Why a peer or a request was refused, or something was evicted for it. */
 export const REFUSAL_REASONS = keysOf(REFUSALS);

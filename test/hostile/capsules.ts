@@ -21,7 +21,7 @@ import {
   writeSequencedHeader,
 } from "../../src/wire/receipt.ts";
 import type { AddressBytes } from "../../src/wire/socket-address.ts";
-import { makeAddress } from "../../src/wire/socket-address.ts";
+import { ATYP_DOMAIN, makeAddress } from "../../src/wire/socket-address.ts";
 import { varintLength, writeVarint } from "../../src/wire/varint.ts";
 import { mutate, randomBytes } from "../unit/random.ts";
 
@@ -58,6 +58,12 @@ export class Dice {
   /** An id: usually one of few small ones, so that they meet again; sometimes at a limit. */
   id(): number {
     return this.isOneIn(4) ? this.pick(IDS) : 1 + this.below(24);
+  }
+
+  /** The sender of an answer: often a target. */
+  ip(): AddressBytes {
+    const target = this.target();
+    return target[0] === ATYP_DOMAIN ? TARGETS[0] : target;
   }
 
   target(): AddressBytes {

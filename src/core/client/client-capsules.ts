@@ -18,6 +18,7 @@ import {
 } from "../../wire/capsule.ts";
 import { CAPSULE_PROBE } from "../../wire/probe.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
+import { dropReasonOf } from "../counters.ts";
 import { ProtocolError } from "../errors.ts";
 import { ReleasedBatch } from "../lanes/receiving/released-batch.ts";
 import type { LaneScheduler } from "../lanes/scheduler.ts";
@@ -284,7 +285,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
     }
     lane.tunnel!.writeControl(encodeAssociationClose(id, "done"));
     this.#parts.associationById.delete(id);
-    this.#parts.removeFlow(association);
+    this.#parts.removeFlow(association, dropReasonOf(reason));
     this.#flows.releaseContexts(association);
     associations.handle(association, "closed by server");
     associations.isRegistered[association] = 0;

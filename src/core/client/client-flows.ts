@@ -10,6 +10,7 @@ import {
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { copyAddress } from "../../wire/socket-address.ts";
 import type { DropReason } from "../counters.ts";
+import { dropReasonOf } from "../counters.ts";
 import { ANY_LANE } from "../lanes/lane-bits.ts";
 import type { Lane } from "../session/lane.ts";
 import {
@@ -361,7 +362,7 @@ export class ClientFlows {
     const associations = this.#parts.associations;
     if (!associations.isLive(association)) return;
     const wireId = associations.openId(association);
-    this.#parts.removeFlow(association);
+    this.#parts.removeFlow(association, dropReasonOf(reason));
     this.releaseContexts(association);
     this.#withdrawUnreachable(association);
     associations.handleEnded(now, association);

@@ -1,6 +1,7 @@
 import { encodeShutdown } from "../../wire/capsule.ts";
 import type { ExtensionResponse } from "../../wire/http/upgrade.ts";
 import { sameBytes } from "../../wire/socket-address.ts";
+import type { DropReason } from "../counters.ts";
 import { ProtocolError } from "../errors.ts";
 import type { LanePort } from "../lanes/lane-port.ts";
 import type { SessionCredentials, Tickets } from "../session/lane.ts";
@@ -252,12 +253,12 @@ export class ClientLanes implements RenewalActions {
     return lane.isUp ? 1 << lane.number : 0;
   }
 
-  removeFlow(association: number): void {
+  removeFlow(association: number, reason: DropReason): void {
     const { pool, scheduler, former } = this.#parts;
-    pool.removeFlow(association);
-    scheduler?.removeFlow(association);
-    former?.pool.removeFlow(association);
-    former?.scheduler?.removeFlow(association);
+    pool.removeFlow(association, reason);
+    scheduler?.removeFlow(association, reason);
+    former?.pool.removeFlow(association, reason);
+    former?.scheduler?.removeFlow(association, reason);
   }
 
   #pin(slot: number, lane: Lane): void {

@@ -1,7 +1,7 @@
 import type { CloseReason, UnreachableKind } from "../../wire/capsule.ts";
 import type { LatencyClass } from "../../wire/latency-class.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
-import type { Counters } from "../counters.ts";
+import type { Counters, DropReason } from "../counters.ts";
 import type { Datapath } from "../datapath/datapath.ts";
 import type { Deadlines } from "../deadlines.ts";
 import type { ProtocolError } from "../errors.ts";
@@ -137,7 +137,7 @@ export interface ClientParts {
   /** Ends surplus lanes of a session with receipts. */
   endUnwantedLanes(now: number): void;
   /** Drops the queued datagrams of an association. */
-  removeFlow(association: number): void;
+  removeFlow(association: number, reason: DropReason): void;
   failLane(now: number, lane: Lane, error: ProtocolError): void;
   /** The server is shutting down and asks its clients to move to another one. */
   moveAway(now: number): void;

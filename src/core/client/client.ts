@@ -116,7 +116,7 @@ export class TunnelClient {
       registrationLanes: (association) => this.#lanes.registrationLanes(association),
       connectHeld: (now) => this.#lanes.connectHeld(now),
       endUnwantedLanes: (now) => this.#lanes.endUnwanted(now),
-      removeFlow: (association) => this.#lanes.removeFlow(association),
+      removeFlow: (association, reason) => this.#lanes.removeFlow(association, reason),
       failLane: (now, lane, error) => this.#lanes.fail(now, lane, error),
       moveAway: (now) => this.#lanes.renewal.moveAway(now),
       renewIfDue: (now, serversId) => this.#lanes.renewal.renewIfDue(now, serversId),

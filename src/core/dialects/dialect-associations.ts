@@ -60,10 +60,12 @@ export class DialectAssociations {
     return association;
   }
 
-  end(association: number): void {
+  /** @param reason  for which waiting datagrams are dropped */
+  end(association: number, reason: DropReason): void {
+    if (!this.#parts.isMany) this.#parts.pool.removeFlow(association, reason);
     this.#isLive[association] = false;
     this.#idle.remove(association);
-    for (const context of [...this.contexts.of(association)]) this.#removeContext(context);
+    for (const context of [...this.contexts.of(association)]) this.#removeContext(context, reason);
   }
 
   /** Frees the number of an association that has ended. */
@@ -144,17 +146,17 @@ export class DialectAssociations {
     if (contexts.size >= limit) {
       const idlest = contexts.idle.oldest(list);
       if (idlest === NONE) return NONE;
-      this.#removeContext(idlest);
+      this.#removeContext(idlest, "context_limit");
     }
     const context = contexts.add(now, association, address, list);
     this.#isNew[context] = true;
     return context;
   }
 
-  #removeContext(context: number): void {
+  #removeContext(context: number, reason: DropReason): void {
     const association = this.contexts.flow[context];
     if (this.#lastRemote[association] === context) this.#lastRemote[association] = NONE;
-    if (this.#parts.isMany) this.#parts.pool.removeFlow(context);
+    if (this.#parts.isMany) this.#parts.pool.removeFlow(context, reason);
     this.contexts.remove(context);
   }
 

@@ -246,7 +246,7 @@ export class DialectClient implements AssociationClient, FrameReceiver<DialectLa
         return NONE;
       }
       this.counters.refused.association_evicted++;
-      this.#expireAssociation(now, idlest);
+      this.#expireAssociation(now, idlest, "association_limit");
     }
     const association = this.#associations.open(now, source, expires);
     if (expires) this.#armAssociations();
@@ -255,7 +255,7 @@ export class DialectClient implements AssociationClient, FrameReceiver<DialectLa
 
   closeAssociation(now: number, association: number): void {
     if (!this.isLive(association)) return;
-    this.#endAssociation(now, association);
+    this.#endAssociation(now, association, "unknown_context");
     this.#associations.release(association);
   }
 
@@ -335,7 +335,7 @@ export class DialectClient implements AssociationClient, FrameReceiver<DialectLa
   #expireAssociations(now: number): void {
     const next = () => this.#associations.expired(now);
     for (let association = next(); association !== NONE; association = next()) {
-      this.#expireAssociation(now, association);
+      this.#expireAssociation(now, association, "unknown_context");
     }
     this.#armAssociations();
   }
@@ -344,13 +344,13 @@ export class DialectClient implements AssociationClient, FrameReceiver<DialectLa
     this.#deadlines.set(DEADLINE_ASSOCIATIONS, this.#associations.expiresAt);
   }
 
-  #expireAssociation(now: number, association: number): void {
-    this.#endAssociation(now, association);
+  #expireAssociation(now: number, association: number, reason: DropReason): void {
+    this.#endAssociation(now, association, reason);
     this.#outputs.push({ kind: "association-closed", association, reason: "idle" });
   }
 
-  #endAssociation(now: number, association: number): void {
-    this.#associations.end(association);
+  #endAssociation(now: number, association: number, reason: DropReason): void {
+    this.#associations.end(association, reason);
     const lane = this.#isMany ? undefined : this.#lanes.at(association);
     if (lane !== undefined) this.#lanes.handleUnused(now, lane);
   }

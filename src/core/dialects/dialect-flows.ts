@@ -1,7 +1,7 @@
 import type { Dialect } from "../../wire/dialects/dialect.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { ATYP_DOMAIN } from "../../wire/socket-address.ts";
-import type { Counters } from "../counters.ts";
+import type { Counters, DropReason } from "../counters.ts";
 import type { Deadlines } from "../deadlines.ts";
 import type { Fifo } from "../fifo.ts";
 import { IdleLists } from "../idle-lists.ts";
@@ -77,7 +77,7 @@ export class DialectFlows {
       const victim = own === NONE ? this.#idle.oldest(this.#largestConnection()) : own;
       if (victim === NONE) return NONE;
       counters.refused.association_evicted++;
-      this.close(victim);
+      this.close(victim, "association_limit");
     }
     const flow = this.#free.pop() ?? this.owner.length;
     this.owner[flow] = connection;
@@ -100,11 +100,12 @@ export class DialectFlows {
     return largest;
   }
 
-  close(flow: number): void {
+  /** @param reason  for which waiting answers are dropped */
+  close(flow: number, reason: DropReason = "unknown_context"): void {
     const connection = this.owner[flow];
     if (connection === undefined) return;
+    this.#host.pool.removeFlow(flow, reason);
     for (const slot of [...this.remotes.of(flow)]) this.removeRemote(slot);
-    this.#host.pool.removeFlow(flow);
     connection.flows.delete(this.wireId[flow]);
     this.#idle.remove(flow);
     this.owner[flow] = undefined;

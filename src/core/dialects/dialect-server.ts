@@ -473,7 +473,7 @@ export class DialectServer implements FrameReceiver<DialectConnection> {
   #end(connection: DialectConnection): void {
     if (connection.isClosing) return;
     connection.isClosing = true;
-    for (const flow of [...connection.flows.values()]) this.#flows.close(flow);
+    for (const flow of [...connection.flows.values()]) this.#flows.close(flow, "no_lane");
     this.#connectionsByIdleness.remove(connection.index);
     this.#deadlines.clear(deadlineOf(connection.index));
     this.#deadlines.clear(deadlineOfQueue(connection.index));

@@ -20,7 +20,7 @@
  * lane in the result, and sets one timer for {@link nextTimeout}. It throws nothing because of input from a peer.
  */
 import { MAX_RECEIPT_BYTES, ReceiptReader, ReceiptWriter } from "../../wire/receipt.ts";
-import type { Counters } from "../counters.ts";
+import type { Counters, DropReason } from "../counters.ts";
 import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
 import type { DatagramStore } from "./datagram-store.ts";
 import { NONE } from "./datagram-store.ts";
@@ -358,12 +358,12 @@ export class LaneScheduler {
 
   /** Drops everything that waits because no lane is left; counted as `no_lane`. */
   dropQueued(): void {
-    this.#queue.clear(true);
+    this.#queue.clear();
   }
 
-  /** Drops the waiting and held datagrams of a flow that has ended. */
-  removeFlow(flow: number): void {
-    this.#queue.removeFlow(flow);
+  /** Drops the datagrams of a flow that ends. @param reason  for those that wait; those that are held count as `unknown_context` */
+  removeFlow(flow: number, reason: DropReason): void {
+    this.#queue.removeFlow(flow, reason);
     this.#receiver.clear(flow);
   }
 
@@ -374,7 +374,7 @@ export class LaneScheduler {
 
   /** Releases everything because the session has ended. */
   close(): void {
-    this.#queue.clear(false);
+    this.#queue.clear();
     this.#receiver.clear(NONE);
     this.#sender.close();
     this.#lanes.up = 0;

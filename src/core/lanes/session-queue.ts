@@ -14,7 +14,7 @@
  * is meant for senders that slow down, and these may not. If the queue exceeds its bound in bytes, the flow with the most bytes loses
  * datagrams.
  */
-import type { Counters } from "../counters.ts";
+import type { Counters, DropReason } from "../counters.ts";
 import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
 import type { TapReason } from "../tap.ts";
 import { recordQueued } from "../tap.ts";
@@ -275,11 +275,19 @@ export class SessionQueue {
     }
   }
 
-  /** Drops everything of one flow, uncounted, because its association has ended. */
-  removeFlow(flow: number): void {
+  /** Drops everything of one flow, because its association ends. */
+  removeFlow(flow: number, reason: DropReason): void {
     if (flow >= this.#flows.head.length) return;
-    while (this.#flows.head[flow] !== NONE) this.#dropHead(flow);
+    this.#dropFlow(flow, reason);
     this.#flows.forget(flow);
+  }
+
+  #dropFlow(flow: number, reason: DropReason): void {
+    while (this.#flows.head[flow] !== NONE) {
+      this.#counters.drops[reason]++;
+      this.#recordHead(reason, flow);
+      this.#dropHead(flow);
+    }
   }
 
   /** Sets whether any lane is up. */
@@ -316,16 +324,10 @@ export class SessionQueue {
     }
   }
 
-  /** Empties the queue. @param isCounted  whether the datagrams count as dropped for `no_lane` */
-  clear(isCounted: boolean): void {
+  /** Empties the queue, counting the datagrams as `no_lane`. */
+  clear(): void {
     for (let ring = RING_SPARSE; ring <= RING_BULK; ring++) {
-      while (this.#turn[ring] !== NONE) {
-        if (isCounted) {
-          this.#counters.drops.no_lane++;
-          this.#recordHead("no_lane", this.#turn[ring]);
-        }
-        this.#dropHead(this.#turn[ring]);
-      }
+      while (this.#turn[ring] !== NONE) this.#dropFlow(this.#turn[ring], "no_lane");
     }
   }
 

@@ -1,3 +1,4 @@
+import type { CloseReason } from "../../wire/capsule.ts";
 import {
   CAPSULE_COMPRESSION_ACK,
   CAPSULE_COMPRESSION_ASSIGN,
@@ -14,7 +15,7 @@ import type { AssociationClient } from "../client/association-client.ts";
 import { ClientAssociations, IDLE_ANSWERED, IDLE_QUIET } from "../client/client-associations.ts";
 import { ClientLatency } from "../client/client-latency.ts";
 import type { ClientOutput } from "../client/client-parts.ts";
-import { Counters } from "../counters.ts";
+import { Counters, dropReasonOf } from "../counters.ts";
 import { Deadlines } from "../deadlines.ts";
 import { ProtocolError } from "../errors.ts";
 import { randomSeed } from "../handshakes/credentials.ts";
@@ -191,7 +192,7 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
       drops.refused_target++;
       tap?.record(false, "refused_target", association, local, target, data, 0, data.length);
     }
-    this.#requests.endIfUnused(request);
+    this.#requests.endIfUnused(request, "refused_target");
   }
 
   handleStream(now: number, lane: number, chunk: Uint8Array, offset: number, end: number): number {
@@ -316,7 +317,7 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
 
   closeAssociation(now: number, association: number): void {
     if (!this.isLive(association)) return;
-    this.#endAssociation(now, association);
+    this.#endAssociation(now, association, "done");
     this.#forgetAssociation(association);
   }
 
@@ -395,13 +396,13 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
     const { idlest } = this.#associations;
     if (idlest === NONE) return false;
     this.counters.refused.association_evicted++;
-    this.#endAssociation(now, idlest);
+    this.#endAssociation(now, idlest, "evicted");
     this.#outputs.push({ kind: "association-closed", association: idlest, reason: "evicted" });
     return true;
   }
 
-  #endAssociation(now: number, association: number): void {
-    this.#targets.releaseAll(association);
+  #endAssociation(now: number, association: number, reason: CloseReason): void {
+    this.#targets.releaseAll(association, dropReasonOf(reason));
     this.#associations.handleEnded(now, association);
   }
 
@@ -423,7 +424,7 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
     for (const list of [IDLE_QUIET, IDLE_ANSWERED]) {
       const limit = list === IDLE_QUIET ? this.#options.idleTimeoutMs : this.#options.activeIdleTimeoutMs;
       for (let slot = idle.expired(now, list, limit); slot !== NONE; slot = idle.expired(now, list, limit)) {
-        this.#endAssociation(now, slot);
+        this.#endAssociation(now, slot, "idle");
         this.#outputs.push({ kind: "association-closed", association: slot, reason: "idle" });
       }
     }

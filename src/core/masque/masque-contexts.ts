@@ -109,7 +109,7 @@ export class MasqueContexts {
     while (contexts.size >= options.maxContexts || (!joins && this.#requests.isFull)) {
       const idlest = contexts.idle.oldest(OWN);
       if (idlest === NONE || now - contexts.idle.lastUsed(idlest) < EVICTABLE_MS) return false;
-      this.#release(idlest);
+      this.#release(idlest, "context_limit");
     }
     return true;
   }
@@ -154,10 +154,11 @@ export class MasqueContexts {
   /** Handles that the proxy has closed or refused a context of a bound request. */
   handleClosed(now: number, request: MasqueRequest, slot: number): void {
     const state = this.#parts.contexts.state[slot];
+    const isRefused = state === CONTEXT_UNACKED;
     if (state === CONTEXT_ACKED) this.#forgetOf(request, slot);
-    else if (state === CONTEXT_UNACKED) this.#refuse(now, slot, "prohibited", DENIED_MS);
+    else if (isRefused) this.#refuse(now, slot, "prohibited", DENIED_MS);
     else return;
-    this.#requests.endIfUnused(request);
+    this.#requests.endIfUnused(request, isRefused ? "refused_target" : "unknown_context");
   }
 
   /** Handles that a request has lost its connection. Its contexts must be acknowledged again on the next one. */
@@ -192,16 +193,16 @@ export class MasqueContexts {
 
   // Ends
 
-  /** Ends all contexts of an association. */
-  releaseAll(association: number): void {
+  /** Ends all contexts of an association. @param reason  for which waiting datagrams are dropped */
+  releaseAll(association: number, reason: DropReason): void {
     const { contexts } = this.#parts;
     for (let slot = contexts.first(association); slot !== NONE; slot = contexts.first(association)) {
-      this.#release(slot);
+      this.#release(slot, reason);
     }
   }
 
   /** Ends a context, and its request if that has no other. */
-  #release(slot: number): void {
+  #release(slot: number, reason: DropReason): void {
     const request = this.#requestOf[slot];
     const id = this.#parts.contexts.id[slot];
     this.#forget(slot);
@@ -210,7 +211,7 @@ export class MasqueContexts {
     if (request.state === "open" && id > 0 && request.slotById.size > 0) {
       this.#requests.writeControl(request, encodeCompressionClose(id));
     }
-    this.#requests.endIfUnused(request);
+    this.#requests.endIfUnused(request, reason);
   }
 
   #forgetOf(request: MasqueRequest, slot: number): void {
@@ -248,7 +249,7 @@ export class MasqueContexts {
       // Context 0 lasts as long as its request, because no capsule can end it alone.
       if (request !== undefined && contexts.id[slot] === 0 && request.slotById.size > 1)
         idle.touch(now, slot, OWN);
-      else this.#release(slot);
+      else this.#release(slot, "unknown_context");
     }
     this.#arm();
   }

@@ -1,4 +1,5 @@
 import type { AddressBytes } from "../../wire/socket-address.ts";
+import type { DropReason } from "../counters.ts";
 import { SendQueue } from "../session/queue/send-queue.ts";
 import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
 import { Tunnel } from "../session/tunnel.ts";
@@ -248,14 +249,14 @@ export class MasqueRequests {
     if (!request.waiting.isEmpty) this.#want(now, request);
   }
 
-  /** Ends a request if it has no context left. */
-  endIfUnused(request: MasqueRequest): void {
+  /** Ends a request if it has no context left. @param reason  for which its waiting datagrams are dropped */
+  endIfUnused(request: MasqueRequest, reason: DropReason): void {
     if (request.slotById.size > 0 || !this.has(request)) return;
     const { outputs, pool, deadlines } = this.#parts;
+    pool.removeFlow(request.index, reason);
     if (request.state !== "idle") outputs.push({ kind: "disconnect", lane: request.index, error: undefined });
     this.disconnect(request);
     this.#wanting.delete(request);
-    pool.removeFlow(request.index);
     deadlines.clear(DEADLINE_FIRST_QUEUE + request.index);
     this.#endJoining(request);
     this.#byLane[request.index] = undefined;

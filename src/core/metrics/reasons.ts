@@ -22,11 +22,12 @@ export const DROPS = {
     remedy: "More is sent than the path takes: send less, or raise --queue-bytes for bursts.",
   },
   no_lane: {
-    meaning: "No connection of the session was up to carry the datagram.",
+    meaning: "No connection of the session was up to carry the datagram, or the session ended while it waited.",
     remedy: "Check the way to the server; the log reports why lanes end.",
   },
   unknown_context: {
-    meaning: "The datagram arrived for a context that this end does not have, or has already ended.",
+    meaning:
+      "This end does not have the datagram's context, or the context or its association ended while the datagram waited.",
     remedy: "A few after a reconnection are normal. If it continues, update both ends.",
   },
   refused_target: {

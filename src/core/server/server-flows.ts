@@ -3,6 +3,7 @@ import { encodeAssociationClose, encodeCompressionAck, encodeCompressionClose } 
 import { encodeRefusal } from "../../wire/http/upgrade.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { DropReason } from "../counters.ts";
+import { dropReasonOf } from "../counters.ts";
 import { CONTEXT_RESOLVING } from "../session/session-model.ts";
 import type { ServerAssociations } from "./server-associations.ts";
 import { associationLists, HIDDEN_ID, senderContexts } from "./server-associations.ts";
@@ -13,12 +14,6 @@ import type { Connection, Session } from "./sessions/server-session.ts";
 
 const NONE = -1;
 const CONTEXT_IDLE_MS = 300_000;
-
-/** The reason for which datagrams are dropped that arrive for an association after it has ended, or wait in it then. */
-export function dropReasonOf(reason: CloseReason): DropReason {
-  if (reason === "limit" || reason === "evicted") return "association_limit";
-  return reason === "failed" ? "send_error" : "unknown_context";
-}
 
 /**
  * Opens and ends the associations and contexts of a server, makes room for them at a bound, expires idle ones, and informs the
@@ -64,7 +59,8 @@ export class ServerFlows {
     connection.tunnel.queue.takeFlow(association);
   }
 
-  closeAssociation(slot: number): void {
+  /** @param waiting  the reason for which waiting answers are dropped, unless the server has ended the association for another */
+  closeAssociation(slot: number, waiting: DropReason = "unknown_context"): void {
     const session = this.#table.sessionOf[slot]!;
     const { contexts } = this.#table;
     const dropped = this.#table.droppedAs[slot];
@@ -72,8 +68,9 @@ export class ServerFlows {
       if (dropped !== "unknown_context") session.endedContexts.note(contexts.id[context], dropped);
       this.#forgetName(session, context, dropped === "unknown_context" ? "unresolved" : dropped);
     }
-    this.#parts.pool.removeFlow(slot);
-    session.lanes?.scheduler.removeFlow(slot);
+    const reason = dropped === "unknown_context" ? waiting : dropped;
+    this.#parts.pool.removeFlow(slot, reason);
+    session.lanes?.scheduler.removeFlow(slot, reason);
     if (session.holder !== undefined) session.holder.associations--;
     this.#table.close(slot);
     this.#parts.outputs.push({ kind: "release", association: slot });

@@ -5,7 +5,7 @@ import type { ClientOutput } from "../../../src/core/client/client-parts.ts";
 import { DialectClient } from "../../../src/core/dialects/dialect-client.ts";
 import { MasqueClient } from "../../../src/core/masque/masque-client.ts";
 import { parseLatencyRule } from "../../../src/core/session/latency-rules.ts";
-import { ReceivedDatagrams, ROW_INTS } from "../../../src/core/session/received-datagrams.ts";
+import { ReceivedDatagrams } from "../../../src/core/session/received-datagrams.ts";
 import { dialectByName } from "../../../src/wire/dialects/dialects.ts";
 import { makeAddress } from "../../../src/wire/socket-address.ts";
 import { cheapCryptography } from "../../fuzz/cheap-cryptography.ts";
@@ -51,7 +51,8 @@ function send(client: AssociationClient, association: number): void {
   client.handleMoved?.(association);
   client.handleDscp(NOW, association, EXPEDITED);
   client.handleDatagram(NOW, association, data, 0, 4, TARGET, 0, TARGET.length);
-  const rows = new ReceivedDatagrams(data, TARGET, new Int32Array(2 * ROW_INTS));
+  const row = [0, 0, 4, 0, TARGET.length, 0];
+  const rows = new ReceivedDatagrams(data, TARGET, Int32Array.of(...row, ...row));
   client.handleDatagrams(NOW, association, rows, 0, 2, TARGET);
 }
 
@@ -82,12 +83,26 @@ describe.each(CLIENTS)("a client of %s", (_, make) => {
     outputs(client);
     const second = client.openAssociation(NOW, undefined, true);
     expect([client.isLive(first), client.isLive(second)]).toEqual([false, true]);
-    send(client, first);
+    // Those that waited for a connection.
     expect(client.counters.drops.association_limit).toBe(3);
+    send(client, first);
+    expect(client.counters.drops.association_limit).toBe(6);
     expect(client.contexts.size).toBe(0);
     const kinds = ["association-closed", "connect", "latency"];
     const known = outputs(client).filter(({ kind }) => kinds.includes(kind));
     expect(known).toMatchObject([{ kind: "association-closed", association: first }]);
+  });
+
+  it("counts the datagrams that wait in an association when its application closes it, and shows them to a tap", () => {
+    const client = make();
+    const reasons: unknown[] = [];
+    client.counters.tap = { record: (_, reason) => void reasons.push(reason) };
+    const association = client.openAssociation(NOW, undefined, true);
+    send(client, association);
+    expect(reasons).toEqual([]);
+    client.closeAssociation(NOW, association);
+    expect(reasons).toEqual(Array(3).fill("unknown_context"));
+    expect(client.counters.drops.unknown_context).toBe(3);
   });
 
   it("keeps the slot of an evicted association that is closed, until the host learns that it was evicted", () => {

@@ -56,7 +56,7 @@ class Attacked {
         this.#receive(lane);
         break;
       case 6:
-        this.scheduler.removeFlow(this.#integer(8));
+        this.scheduler.removeFlow(this.#integer(8), "unknown_context");
         break;
       default:
         this.scheduler.noteRoundTrip(this.#integer(10_000));

@@ -5,7 +5,8 @@
  *                                                    Resequencer ─► takeReleased
  */
 import { SEQUENCE_MODULUS } from "../../../wire/receipt.ts";
-import type { Counters } from "../../counters.ts";
+import type { Counters, DropReason } from "../../counters.ts";
+import type { DatagramTap } from "../../tap.ts";
 import type { DatagramStore } from "../datagram-store.ts";
 import { NONE } from "../datagram-store.ts";
 import type { FlowTable } from "../flow-table.ts";
@@ -95,8 +96,9 @@ export class LaneReceiver {
     }
     const patience = this.#patience;
     if (this.#arrivals.isStale(now, sequence, this.#ageBudget + REPAIRS * this.#path.minRtt)) {
-      this.#counters.drops.age++;
-      this.#recordStale(context, flow, data, offset, length);
+      const { drops, tap } = this.#counters;
+      drops.age++;
+      if (tap !== undefined) this.#record(tap, "age", context, flow, data, offset, length);
       this.#order.pass(now, sequence, patience);
       return false;
     }
@@ -107,13 +109,19 @@ export class LaneReceiver {
     return true;
   }
 
-  #recordStale(context: number, flow: number, data: Uint8Array, offset: number, length: number): void {
-    const { tap } = this.#counters;
-    if (tap === undefined) return;
+  #record(
+    tap: DatagramTap,
+    reason: DropReason,
+    context: number,
+    flow: number,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+  ): void {
     const { owner } = this.#store;
     const association = owner?.associationOf(flow) ?? flow;
     const remote = owner?.remoteOf(flow, context);
-    tap.record(true, "age", association, owner?.localOf(flow), remote, data, offset, length);
+    tap.record(true, reason, association, owner?.localOf(flow), remote, data, offset, length);
   }
 
   /**
@@ -153,8 +161,18 @@ export class LaneReceiver {
     this.#order.releaseAll();
   }
 
-  /** Drops what is held of a flow, or of all flows. @param flow  -1 for all */
+  /** Drops what is held of a flow, or of all flows, which has ended; counted as `unknown_context`. @param flow  -1 for all */
   clear(flow: number): void {
-    this.#order.clear(flow);
+    this.#order.clear(flow, this.#dropEnded);
   }
+
+  readonly #dropEnded = (entry: number): void => {
+    const { drops, tap } = this.#counters;
+    drops.unknown_context++;
+    if (tap === undefined) return;
+    const store = this.#store;
+    const data = new Uint8Array(store.length[entry]);
+    store.copyOut(entry, data, 0);
+    this.#record(tap, "unknown_context", store.context[entry], store.flow[entry], data, 0, data.length);
+  };
 }

@@ -136,8 +136,8 @@ export class Resequencer {
     this.dueAt = NEVER;
   }
 
-  /** Drops what is held of a flow, or of all flows. @param flow  -1 for all */
-  clear(flow: number): void {
+  /** Drops what is held of a flow, or of all flows. @param flow  -1 for all. @param onDrop  gets each entry before it is freed */
+  clear(flow: number, onDrop: (entry: number) => void): void {
     const store = this.#store;
     if (this.#ring !== undefined && this.#count > 0) {
       for (let slot = 0; slot < SPAN; slot++) {
@@ -145,6 +145,7 @@ export class Resequencer {
         if (entry === NONE || (flow !== NONE && store.flow[entry] !== flow)) continue;
         this.#ring[slot] = NONE;
         this.#count--;
+        onDrop(entry);
         this.#free(entry);
       }
     }
@@ -154,7 +155,10 @@ export class Resequencer {
     while (entry !== NONE) {
       const next = store.next[entry];
       if (flow !== NONE && store.flow[entry] !== flow) this.#append(entry);
-      else this.#free(entry);
+      else {
+        onDrop(entry);
+        this.#free(entry);
+      }
       entry = next;
     }
     if (this.#count === 0) this.dueAt = NEVER;

@@ -96,7 +96,7 @@ export class SessionLifetimes {
     for (const association of session.associationById.values()) {
       if (associations.connectionOf[association] !== connection) continue;
       associations.connectionOf[association] = heir;
-      if (heir === undefined) pool.removeFlow(association);
+      if (heir === undefined) pool.removeFlow(association, "no_lane");
       else heir.tunnel.queue.takeFlow(association);
     }
     if (heir !== undefined) {
@@ -126,7 +126,7 @@ export class SessionLifetimes {
       deadlines.clear(deadlineOf(session.index, kind));
     }
     for (const association of [...session.associationById.values()])
-      this.#flows.closeAssociation(association);
+      this.#flows.closeAssociation(association, "no_lane");
     for (const connection of [...session.connections]) {
       session.connections.delete(connection);
       connection.session = undefined;

@@ -1,4 +1,5 @@
 import { copyBytes, LOOP_BYTES } from "../../copy-bytes.ts";
+import type { DropReason } from "../../counters.ts";
 import type { Datapath, QueueMemory } from "../../datapath/datapath.ts";
 import { BLOCK_BYTES, BLOCKS_USED, ENTRIES_USED, FREE_BLOCK, FREE_ENTRY } from "../../datapath/datapath.ts";
 import { TYPESCRIPT_DATAPATH } from "../../datapath/typescript-datapath.ts";
@@ -9,8 +10,8 @@ const NONE = -1;
 
 /** A queue, for the pool that records where flows wait. */
 export interface FlowHolder {
-  /** Drops all datagrams of a flow that waits here, without counting them. */
-  dropFlow(flow: number): void;
+  /** Drops all datagrams of a flow that waits here. */
+  dropFlow(flow: number, reason: DropReason): void;
   /** Lets a flow that waits here move to another queue, with its datagrams. */
   giveFlow(flow: number): void;
 }
@@ -70,9 +71,9 @@ export class SendPool {
     return this.#memory;
   }
 
-  /** Drops all datagrams of a flow whose association has ended, whichever queue they wait in, without counting them. */
-  removeFlow(flow: number): void {
-    this.queueOf[flow]?.dropFlow(flow);
+  /** Drops all datagrams of a flow that ends, whichever queue they wait in. */
+  removeFlow(flow: number, reason: DropReason): void {
+    this.queueOf[flow]?.dropFlow(flow, reason);
   }
 
   reserveFlow(flow: number): void {

@@ -1,4 +1,4 @@
-import type { Counters } from "../../counters.ts";
+import type { Counters, DropReason } from "../../counters.ts";
 import type { Datapath } from "../../datapath/datapath.ts";
 import { ENTRY_COST } from "../../datapath/datapath.ts";
 import type { DatagramTap, TapReason } from "../../tap.ts";
@@ -257,8 +257,12 @@ export class SendQueue implements FlowHolder {
     this.#filledAt = now;
   }
 
-  dropFlow(flow: number): void {
-    while (this.#pool.queueOf[flow] === this) this.#dropHead(flow);
+  dropFlow(flow: number, reason: DropReason): void {
+    while (this.#pool.queueOf[flow] === this) {
+      this.#counters.drops[reason]++;
+      this.#recordHead(reason, flow);
+      this.#dropHead(flow);
+    }
   }
 
   /** Moves a flow here, behind the others, from the queue that holds it; what then exceeds the limit is dropped. */
@@ -383,11 +387,7 @@ export class SendQueue implements FlowHolder {
 
   /** Empties the queue, counting the datagrams as `no_lane`. */
   clear(): void {
-    while (this.#turn !== NONE) {
-      this.#counters.drops.no_lane++;
-      this.#recordHead("no_lane", this.#turn);
-      this.#dropHead(this.#turn);
-    }
+    while (this.#turn !== NONE) this.dropFlow(this.#turn, "no_lane");
   }
 
   #count(): number {

@@ -177,9 +177,10 @@ describe("SendQueue", () => {
         const queues = [makeQueue(), makeQueue(), makeQueue()];
         let now = 0;
         let pushed = 0;
-        let removed = 0;
-        const waiting = () =>
-          pushed - removed - counters.datagramsOut - counters.drops.age - counters.drops.queue_full;
+        const waiting = () => {
+          const { age, queue_full, unknown_context } = counters.drops;
+          return pushed - counters.datagramsOut - age - queue_full - unknown_context;
+        };
         for (const { kind, queue: index, flow, size, wait } of commands) {
           now += wait;
           const queue = queues[index];
@@ -191,10 +192,10 @@ describe("SendQueue", () => {
           else if (kind === "expire") queue.expire(now);
           else if (kind === "take") queue.takeFlow(flow);
           else {
-            pool.removeFlow(flow);
+            pool.removeFlow(flow, "unknown_context");
             expect(pool.queueOf[flow]).toBeUndefined();
             for (const one of queues) drain(one, now);
-            removed += waiting();
+            expect(waiting()).toBe(0);
           }
           for (const one of queues) expect(one.bytes).toBeLessThanOrEqual(20_000);
         }

@@ -242,9 +242,12 @@ describe("Resequencer", () => {
     const receiver = new Receiver();
     receiver.arrive(0, 1);
     receiver.arrive(0, 2);
-    receiver.order.clear(FLOW + 1);
+    const dropped: number[] = [];
+    const drop = (entry: number) => void dropped.push(receiver.store.flow[entry]);
+    receiver.order.clear(FLOW + 1, drop);
     expect(receiver.store.bytes).toBe(2 * SIZE);
-    receiver.order.clear(FLOW);
+    receiver.order.clear(FLOW, drop);
+    expect(dropped).toEqual([FLOW, FLOW]);
     expect(receiver.store.bytes).toBe(0);
     expect(receiver.order.dueAt).toBe(Number.POSITIVE_INFINITY);
   });
