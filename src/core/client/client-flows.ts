@@ -47,8 +47,8 @@ export class ClientFlows {
   dropped: DropReason = "context_limit";
   readonly #parts: ClientParts;
   readonly #unreachable = new TokenBucket(UNREACHABLE_PER_SECOND);
-  /** Addresses of contexts in outputs that the host has not polled yet. */
-  readonly #untold = new Set<AddressBytes>();
+  /** Addresses of contexts in outputs that the host has not polled yet, each with its association. */
+  readonly #untold = new Map<AddressBytes, number>();
 
   constructor(parts: ClientParts) {
     this.#parts = parts;
@@ -379,12 +379,7 @@ export class ClientFlows {
 
   /** Withdraws pending reports: the host would poll them when the slot may already belong to another association. */
   #withdrawUnreachable(association: number): void {
-    for (let i = this.#parts.outputs.length - 1; i >= 0; i--) {
-      const output = this.#parts.outputs[i];
-      if (output.kind !== "unreachable" || output.association !== association) continue;
-      this.#untold.delete(output.remote);
-      this.#parts.outputs.splice(i, 1);
-    }
+    for (const [remote, reported] of this.#untold) if (reported === association) this.#untold.delete(remote);
   }
 
   forget(association: number, event: "forget" | "closed by server" | "new session" | "expire"): void {
@@ -435,9 +430,9 @@ export class ClientFlows {
     this.armAssociations();
   }
 
-  /** The host has polled an output about an unreachable remote address. */
-  handleReported(remote: AddressBytes): void {
-    this.#untold.delete(remote);
+  /** The host polls an output about an unreachable remote address. @returns false if it has been withdrawn */
+  takeReport(remote: AddressBytes): boolean {
+    return this.#untold.delete(remote);
   }
 
   /** Reports a context's remote address as unreachable, at most once until the host has polled that. */
@@ -450,7 +445,7 @@ export class ClientFlows {
       return;
     }
     this.#parts.counters.unreachable[reason]++;
-    this.#untold.add(remote);
+    this.#untold.set(remote, association);
     this.#parts.outputs.push({ kind: "unreachable", association, remote, reason, mtu });
   }
 

@@ -5,6 +5,7 @@ import type { Counters, DropReason } from "../counters.ts";
 import type { Datapath } from "../datapath/datapath.ts";
 import type { Deadlines } from "../deadlines.ts";
 import type { ProtocolError } from "../errors.ts";
+import type { Fifo } from "../fifo.ts";
 import type { LaneScheduler } from "../lanes/scheduler.ts";
 import type { ContextTable } from "../session/context-table.ts";
 import type { DatagramBatch } from "../session/datagram-batch.ts";
@@ -102,7 +103,7 @@ export interface ClientParts {
   readonly maxId: number;
   readonly counters: Counters;
   readonly received: DatagramBatch;
-  readonly outputs: ClientOutput[];
+  readonly outputs: Fifo<ClientOutput>;
   readonly deadlines: Deadlines;
   readonly contexts: ContextTable;
   readonly associations: ClientAssociations;

@@ -7,6 +7,7 @@ import type { AddressBytes } from "../../wire/socket-address.ts";
 import { copyAddress } from "../../wire/socket-address.ts";
 import { Counters } from "../counters.ts";
 import { Deadlines } from "../deadlines.ts";
+import { Fifo } from "../fifo.ts";
 import { randomSeed } from "../handshakes/credentials.ts";
 import type { PathWatch } from "../lanes/transfers/path-watch.ts";
 import { ContextTable } from "../session/context-table.ts";
@@ -86,7 +87,7 @@ export class TunnelClient {
       maxId: options.maxId ?? MAX_ID,
       counters: this.counters,
       received: this.received,
-      outputs: [],
+      outputs: new Fifo(),
       deadlines: new Deadlines(),
       contexts: this.contexts,
       associations,
@@ -358,15 +359,16 @@ export class TunnelClient {
   }
 
   pollOutput(): ClientOutput | undefined {
-    if (this.#parts.outputs.length === 0) return undefined;
-    const output = this.#parts.outputs.shift();
-    if (output?.kind === "association-closed") {
-      const { association } = output;
-      if (this.#parts.associations.state[association] === ASSOCIATION_ENDED)
-        this.#flows.forget(association, "forget");
+    const { outputs, associations } = this.#parts;
+    for (let output = outputs.shift(); output !== undefined; output = outputs.shift()) {
+      if (output.kind === "unreachable" && !this.#flows.takeReport(output.remote)) continue;
+      if (output.kind === "association-closed") {
+        const { association } = output;
+        if (associations.state[association] === ASSOCIATION_ENDED) this.#flows.forget(association, "forget");
+      }
+      return output;
     }
-    if (output?.kind === "unreachable") this.#flows.handleReported(output.remote);
-    return output;
+    return undefined;
   }
 
   /**

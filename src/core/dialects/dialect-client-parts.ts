@@ -3,6 +3,7 @@ import type { LatencyClass } from "../../wire/latency-class.ts";
 import type { ClientOutput } from "../client/client-parts.ts";
 import type { Counters } from "../counters.ts";
 import type { Deadlines } from "../deadlines.ts";
+import type { Fifo } from "../fifo.ts";
 import type { SendPool } from "../session/queue/send-pool.ts";
 import type { DialectLinkLimits } from "./dialect-link.ts";
 
@@ -32,7 +33,7 @@ export interface DialectClientParts {
   /** Whether the dialect carries many flows on one connection, which all associations then share. */
   readonly isMany: boolean;
   readonly counters: Counters;
-  readonly outputs: ClientOutput[];
+  readonly outputs: Fifo<ClientOutput>;
   readonly deadlines: Deadlines;
   readonly pool: SendPool;
 }

@@ -8,6 +8,7 @@ import type { DropReason } from "../counters.ts";
 import { Counters } from "../counters.ts";
 import { Deadlines } from "../deadlines.ts";
 import { ProtocolError } from "../errors.ts";
+import { Fifo } from "../fifo.ts";
 import { DatagramBatch } from "../session/datagram-batch.ts";
 import { SendPool } from "../session/queue/send-pool.ts";
 import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
@@ -36,7 +37,7 @@ export class DialectClient implements AssociationClient, FrameReceiver<DialectLa
 
   readonly #options: DialectClientOptions;
   readonly #isMany: boolean;
-  readonly #outputs: ClientOutput[] = [];
+  readonly #outputs = new Fifo<ClientOutput>();
   readonly #deadlines = new Deadlines();
   readonly #associations: DialectAssociations;
   readonly #lanes: DialectLanes;

@@ -18,6 +18,7 @@ import type { ClientOutput } from "../client/client-parts.ts";
 import { Counters, dropReasonOf } from "../counters.ts";
 import { Deadlines } from "../deadlines.ts";
 import { ProtocolError } from "../errors.ts";
+import { Fifo } from "../fifo.ts";
 import { randomSeed } from "../handshakes/credentials.ts";
 import { ContextTable } from "../session/context-table.ts";
 import { DatagramBatch } from "../session/datagram-batch.ts";
@@ -69,7 +70,7 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
 
   readonly #options: MasqueClientOptions;
   readonly #associations = new ClientAssociations();
-  readonly #outputs: ClientOutput[] = [];
+  readonly #outputs = new Fifo<ClientOutput>();
   readonly #deadlines = new Deadlines();
   readonly #latency: ClientLatency;
   readonly #requests: MasqueRequests;
@@ -285,9 +286,12 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
   }
 
   pollOutput(): ClientOutput | undefined {
-    const output = this.#outputs.shift();
-    if (output?.kind === "association-closed") this.#forgetAssociation(output.association);
-    return output;
+    for (let output = this.#outputs.shift(); output !== undefined; output = this.#outputs.shift()) {
+      if (output.kind === "unreachable" && !this.#targets.takeReport(output.remote)) continue;
+      if (output.kind === "association-closed") this.#forgetAssociation(output.association);
+      return output;
+    }
+    return undefined;
   }
 
   pollTransmit(now: number, lane: number): Uint8Array | undefined {

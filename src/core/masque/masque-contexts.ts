@@ -32,6 +32,8 @@ export class MasqueContexts {
   /** By context slot: when its refusal expires. */
   readonly #refusedUntil: number[] = [];
   readonly #unreachable = new TokenBucket(UNREACHABLE_PER_SECOND);
+  /** Addresses of contexts in outputs that the host has not polled yet, each with its association. */
+  readonly #untold = new Map<AddressBytes, number>();
 
   constructor(parts: MasqueParts, requests: MasqueRequests) {
     this.#parts = parts;
@@ -182,13 +184,14 @@ export class MasqueContexts {
     }
     counters.unreachable[kind]++;
     const association = contexts.association[slot];
-    outputs.push({
-      kind: "unreachable",
-      association,
-      remote: contexts.address[slot]!,
-      reason: kind,
-      mtu: 0,
-    });
+    const remote = contexts.address[slot]!;
+    this.#untold.set(remote, association);
+    outputs.push({ kind: "unreachable", association, remote, reason: kind, mtu: 0 });
+  }
+
+  /** The host polls an output about an unreachable remote address. @returns false if it has been withdrawn */
+  takeReport(remote: AddressBytes): boolean {
+    return this.#untold.delete(remote);
   }
 
   // Ends
@@ -199,6 +202,8 @@ export class MasqueContexts {
     for (let slot = contexts.first(association); slot !== NONE; slot = contexts.first(association)) {
       this.#release(slot, reason);
     }
+    // The host would poll pending reports when the slot may already belong to another association.
+    for (const [remote, reported] of this.#untold) if (reported === association) this.#untold.delete(remote);
   }
 
   /** Ends a context, and its request if that has no other. */

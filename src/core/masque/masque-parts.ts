@@ -4,6 +4,7 @@ import type { ClientLatency } from "../client/client-latency.ts";
 import type { ClientOutput } from "../client/client-parts.ts";
 import type { Counters } from "../counters.ts";
 import type { Deadlines } from "../deadlines.ts";
+import type { Fifo } from "../fifo.ts";
 import type { Cryptography } from "../handshakes/credentials.ts";
 import type { ContextTable } from "../session/context-table.ts";
 import type { LatencyRule } from "../session/latency-rules.ts";
@@ -35,7 +36,7 @@ export const DEADLINE_FIRST_QUEUE = 3;
 export interface MasqueParts {
   readonly options: MasqueClientOptions;
   readonly counters: Counters;
-  readonly outputs: ClientOutput[];
+  readonly outputs: Fifo<ClientOutput>;
   readonly deadlines: Deadlines;
   readonly pool: SendPool;
   readonly associations: ClientAssociations;

@@ -1,3 +1,4 @@
+import { Fifo } from "../../core/fifo.ts";
 import type { PacketBatch } from "../../core/tun2socks/packet-batch.ts";
 import type { OnPackets } from "../../core/tun2socks/packet-stream-reader.ts";
 import { PacketStreamReader } from "../../core/tun2socks/packet-stream-reader.ts";
@@ -10,7 +11,7 @@ export const MAX_WAITING_BYTES = 4 * 1024 * 1024;
 export class PacketStream {
   readonly #stream: ByteStream;
   /** Bytes to write once the stream accepts more. */
-  #waiting: Uint8Array[] = [];
+  readonly #waiting = new Fifo<Uint8Array>();
   #waitingBytes = 0;
   #isWaiting = false;
   #reason: string | undefined;

@@ -1,3 +1,4 @@
+import { Fifo } from "../../core/fifo.ts";
 import type { PathWatch } from "../../core/lanes/transfers/path-watch.ts";
 import { TransferLimit } from "../../core/lanes/transfers/transfer-limit.ts";
 import { makeAddress } from "../../wire/socket-address.ts";
@@ -26,7 +27,7 @@ export class TransferPacer {
   readonly #loop: Loop;
   readonly #wake: () => void;
   readonly #limit: TransferLimit;
-  readonly #waiting: PacedReader[] = [];
+  readonly #waiting = new Fifo<PacedReader>();
   #moved = 0;
   /** Bytes that may be read now; negative if too many have been read. */
   #allowance = 0;
@@ -82,7 +83,7 @@ export class TransferPacer {
   #release(): void {
     this.#timer?.cancel();
     this.#timer = undefined;
-    for (const reader of this.#waiting.splice(0)) reader.proceed(0, 0);
+    for (let left = this.#waiting.length; left > 0; left--) this.#waiting.shift()!.proceed(0, 0);
   }
 
   get #turnBytes(): number {

@@ -221,6 +221,16 @@ describe("a client of standard MASQUE", () => {
     expect(lanesOf("connect")).toEqual([0]);
   });
 
+  it("a refused target is not reported to an association that reuses the slot of its sender", () => {
+    send(one, "x");
+    outputs();
+    client.handleDisconnected(now, 0, new MasqueRefusal(502, "no"));
+    // The host does not know of it yet.
+    client.closeAssociation(now, association);
+    expect(client.openAssociation(now, undefined, false)).toBe(association);
+    expect(outputs()).toEqual([]);
+  });
+
   it("the end of an association ends its requests, and frees their lanes", () => {
     for (const target of [one, name]) send(target, "x");
     client.handleConnected(now, 0, true);
