@@ -160,6 +160,14 @@ static int32_t take_free(int32_t *heads, int free_head, int used, datapath_ints 
   return taken;
 }
 
+// Puts an item at the head of its free list. Returns the item that followed it before.
+static int32_t put_free(int32_t *heads, int free_head, datapath_ints next, int32_t item) {
+  int32_t following = next.data[item];
+  next.data[item] = heads[free_head];
+  heads[free_head] = item;
+  return following;
+}
+
 int64_t datapath_queue_rows(const datapath_queue *queue, double now, int32_t context, datapath_ints rows, int32_t first,
                             int32_t end, datapath_bytes data, int32_t tail, int32_t room,
                             int32_t results[DATAPATH_RESULTS]) {
@@ -231,21 +239,15 @@ int64_t datapath_take_entries(const datapath_queue *queue, double oldest, int32_
       memcpy(to, queue->blocks.data + (size_t)block * DATAPATH_BLOCK_BYTES, size);
       to += size;
       missing -= size;
-      int32_t next = queue->block_next.data[block];
-      queue->block_next.data[block] = heads[DATAPATH_FREE_BLOCK];
-      heads[DATAPATH_FREE_BLOCK] = block;
-      block = next;
+      block = put_free(heads, DATAPATH_FREE_BLOCK, queue->block_next, block);
       // A list longer than its datagram may be endless.
       if (missing == 0 && block != NONE) return -1;
     }
     if (missing > 0) return -1;
     left -= length;
     count++;
-    int32_t next = queue->entry_next.data[entry];
-    if (!is_link(next, entries)) return -1;
-    queue->entry_next.data[entry] = heads[DATAPATH_FREE_ENTRY];
-    heads[DATAPATH_FREE_ENTRY] = entry;
-    entry = next;
+    if (!is_link(queue->entry_next.data[entry], entries)) return -1;
+    entry = put_free(heads, DATAPATH_FREE_ENTRY, queue->entry_next, entry);
   }
   results[0] = entry;
   results[1] = count;
@@ -269,18 +271,12 @@ int64_t datapath_drop_entries(const datapath_queue *queue, double oldest, int32_
     size_t left = ((size_t)length + DATAPATH_BLOCK_BYTES - 1) / DATAPATH_BLOCK_BYTES;
     for (int32_t block = queue->entry_block.data[entry]; block != NONE; left--) {
       if (!is_index(block, blocks) || left == 0) return -1;
-      int32_t next = queue->block_next.data[block];
-      queue->block_next.data[block] = heads[DATAPATH_FREE_BLOCK];
-      heads[DATAPATH_FREE_BLOCK] = block;
-      block = next;
+      block = put_free(heads, DATAPATH_FREE_BLOCK, queue->block_next, block);
     }
     dropped += length + DATAPATH_ENTRY_COST;
     count++;
-    int32_t next = queue->entry_next.data[entry];
-    if (!is_link(next, entries)) return -1;
-    queue->entry_next.data[entry] = heads[DATAPATH_FREE_ENTRY];
-    heads[DATAPATH_FREE_ENTRY] = entry;
-    entry = next;
+    if (!is_link(queue->entry_next.data[entry], entries)) return -1;
+    entry = put_free(heads, DATAPATH_FREE_ENTRY, queue->entry_next, entry);
   }
   results[0] = entry;
   results[1] = count;
