@@ -5,7 +5,10 @@ type Explanations = Readonly<Record<string, Explanation>>;
 
 /** Why IP packets were dropped. */
 export const PACKET_DROPS = {
-  malformed: { meaning: "The packet could not be parsed.", remedy: "" },
+  malformed: {
+    meaning: "The packet could not be parsed.",
+    remedy: "Find out what sends it: --tap records it.",
+  },
   bad_checksum: {
     meaning: "A checksum of the packet is wrong.",
     remedy: "Turn off checksum offloading where the packets come from.",
@@ -16,16 +19,29 @@ export const PACKET_DROPS = {
     remedy: "Check the routes to the device.",
   },
   /** From the peer address, which only rewritten packets have. */
-  own_source: { meaning: "The packet claims to come from the device's peer.", remedy: "" },
+  own_source: {
+    meaning: "The packet claims to come from the device's peer.",
+    remedy:
+      "If a host of your network has that address, give the device another --address; otherwise it is forged.",
+  },
   /** To the device's own address, which the kernel would have kept. */
-  own_destination: { meaning: "The packet is for the device's own address.", remedy: "" },
+  own_destination: {
+    meaning: "The packet is for the device's own address.",
+    remedy: "If a host of your network has that address, give the device another --address.",
+  },
   multicast: {
     meaning: "The packet is multicast or broadcast, which does not enter the tunnel.",
-    remedy: "",
+    remedy: "None: discovery and routing protocols send it on every device.",
   },
   hop_limit: { meaning: "The packet's hop limit was used up.", remedy: "Check for a routing loop." },
-  protocol: { meaning: "The packet is neither TCP, UDP nor an echo request.", remedy: "" },
-  icmp: { meaning: "The packet is an ICMP message that is not answered here.", remedy: "" },
+  protocol: {
+    meaning: "The packet is neither TCP, UDP nor an echo request.",
+    remedy: "Route what uses other protocols around the device.",
+  },
+  icmp: {
+    meaning: "The packet is an ICMP message that is not answered here.",
+    remedy: "None: it concerns no packet that is known here, or asks for something other than an echo.",
+  },
   rule_reject: { meaning: "A rule rejects the packet, and the sender is informed.", remedy: "See --rule." },
   rule_drop: { meaning: "A rule drops the packet.", remedy: "See --rule." },
   route_down: {
@@ -47,13 +63,34 @@ export const PACKET_DROPS = {
     meaning: "The limit of associations was reached, and too many had been evicted within the second.",
     remedy: "Raise --max-associations, or find the host that sends from so many ports.",
   },
-  association_closed: { meaning: "The answer arrived for an association that has ended.", remedy: "" },
-  family: { meaning: "The answer has an address family that the device lacks.", remedy: "" },
-  too_long: { meaning: "The datagram is longer than an IPv4 packet can carry.", remedy: "" },
-  unroutable: { meaning: "Nothing can be sent to the target's address.", remedy: "" },
-  reassembly_limit: { meaning: "Too many fragments waited for the rest of their packets.", remedy: "" },
-  reassembly_timeout: { meaning: "The rest of a fragmented packet did not arrive in time.", remedy: "" },
-  reassembly_overlap: { meaning: "Fragments overlap, which is an attack or a fault.", remedy: "" },
+  association_closed: {
+    meaning: "The answer arrived for an association that has ended.",
+    remedy: "A few are normal. If applications miss answers, raise --idle-timeout or --active-idle-timeout.",
+  },
+  family: {
+    meaning: "The answer has an address family that the device lacks.",
+    remedy: "Give the device an --address of each family.",
+  },
+  too_long: {
+    meaning: "The datagram is longer than an IPv4 packet can carry.",
+    remedy: "Make what sends it send smaller datagrams.",
+  },
+  unroutable: {
+    meaning: "The packet is for the address of the device's peer, where nothing answers.",
+    remedy: "If a host of your network has that address, give the device another --address.",
+  },
+  reassembly_limit: {
+    meaning: "Too many fragments waited for the rest of their packets.",
+    remedy: "Make applications send datagrams that fit in a packet; a flood of fragments is an attack.",
+  },
+  reassembly_timeout: {
+    meaning: "The rest of a fragmented packet did not arrive in time.",
+    remedy: "Check the way to the device for loss, or make applications send datagrams that fit in a packet.",
+  },
+  reassembly_overlap: {
+    meaning: "Fragments overlap, which is an attack or a fault.",
+    remedy: "Find out what sends them: a sound system does not.",
+  },
 } as const satisfies Explanations;
 
 /** Counted by the host, beside core's reasons. */

@@ -4,7 +4,7 @@ import type { UnreachableKind } from "../../wire/capsule.ts";
 export interface Explanation {
   /** What happened, in one sentence. */
   readonly meaning: string;
-  /** What an operator can do; "" if there is nothing to do. */
+  /** What an operator can do, or "None" and why; "" for what is no loss. */
   readonly remedy: string;
 }
 
@@ -22,7 +22,8 @@ export const DROPS = {
     remedy: "More is sent than the path takes: send less, or raise --queue-bytes for bursts.",
   },
   no_lane: {
-    meaning: "No connection of the session was up to carry the datagram, or the session ended while it waited.",
+    meaning:
+      "No connection of the session was up to carry the datagram, or the session ended while it waited.",
     remedy: "Check the way to the server; the log reports why lanes end.",
   },
   unknown_context: {
@@ -138,7 +139,7 @@ export const REFUSALS = {
   },
   key_session_ended: {
     meaning: "A session ended because its key had expired, or was removed or changed.",
-    remedy: "",
+    remedy: "None if you meant it; otherwise give the client a valid key in the file of --keys.",
   },
   draining: {
     meaning: "The server is shutting down and accepts no more lanes.",
@@ -180,7 +181,10 @@ export const REFUSALS = {
 
 /** Reports of datagrams that did not get through. */
 export const UNREACHABLES = {
-  port: { meaning: "Nothing listens on the target's port.", remedy: "" },
+  port: {
+    meaning: "Nothing listens on the target's port.",
+    remedy: "Start the target's service, or correct the port that the application uses.",
+  },
   host: {
     meaning: "The target's host or network cannot be reached.",
     remedy: "Check routes and IPv6 of the server.",
@@ -193,7 +197,10 @@ export const UNREACHABLES = {
     meaning: "The datagram is too big for a link on its way; the report has the MTU.",
     remedy: "Applications that heed the report send smaller datagrams.",
   },
-  limited: { meaning: "A report was suppressed by the rate limit.", remedy: "" },
+  limited: {
+    meaning: "A report was suppressed by the rate limit.",
+    remedy: "None: later datagrams are reported again. Find out what sends so many to where nothing answers.",
+  },
 } as const satisfies Readonly<Record<UnreachableKind | "limited", Explanation>>;
 
 /** Counts of sessions with receipts: lateness, copies and duplicates. */

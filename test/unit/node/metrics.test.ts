@@ -4,6 +4,8 @@ import { STATS_MEMBERS, statsArray } from "../../../src/capi/stats/stats.ts";
 import { Counters } from "../../../src/core/counters.ts";
 import { NamedKey } from "../../../src/core/keys/named-key.ts";
 import { Histograms } from "../../../src/core/metrics/histogram.ts";
+import { DEVICE_DROPS, EVICTIONS, PACKET_DROPS } from "../../../src/core/metrics/packet-reasons.ts";
+import { DROPS, REFUSALS, UNREACHABLES } from "../../../src/core/metrics/reasons.ts";
 import { METRICS, PACKET_COUNTS, readMetric } from "../../../src/core/metrics/table.ts";
 import { PacketCounters } from "../../../src/core/tun2socks/packet-counters.ts";
 import { keyStats } from "../../../src/host/stats/key-stats.ts";
@@ -72,6 +74,19 @@ describe("the table of metrics", () => {
       expect(meaning, label).toMatch(/^[A-Z].*\.$/);
       for (const [, flag] of remedy.matchAll(/--([a-z0-9-]+)/g))
         expect(flags, `${label}: --${flag}`).toContain(flag);
+    }
+  });
+
+  it("has a row with a remedy for every reason of a drop, refusal, eviction or report", () => {
+    const page = readFileSync(new URL("../../../docs/reference/metrics.md", import.meta.url), "utf8");
+    const rows = new Map(
+      [...page.matchAll(/^\| `([\w-]+)` +\| (.*?) +\| (.*?) *\|$/gm)].map(([, ...row]) => [row[0], row]),
+    );
+    for (const reasons of [DROPS, PACKET_DROPS, DEVICE_DROPS, REFUSALS, EVICTIONS, UNREACHABLES]) {
+      for (const [reason, { remedy }] of Object.entries(reasons)) {
+        expect(remedy, reason).toMatch(/^[A-Z].{9,}\.$/);
+        expect(rows.get(reason)?.[2], reason).toMatch(/^[A-Z].{9,}\.$/);
+      }
     }
   });
 
