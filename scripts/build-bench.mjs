@@ -12,7 +12,7 @@ if (!existsSync("dist/cli/udp-local.js")) run("node", ["scripts/build.mjs"]);
 mkdirSync("build", { recursive: true });
 /** Each program, its source file, and the files that it includes. */
 const PROGRAMS = [
-  ["load", "bench/load.c"],
+  ["load", "bench/load.c", "bench/load-payload.h"],
   ["link", "bench/latency/programs/link.c", "bench/latency/programs/link-model.h"],
   ["traffic", "bench/latency/programs/traffic.c", "bench/latency/programs/address.h"],
   ["streams", "bench/latency/programs/streams.c", "bench/latency/programs/address.h"],
