@@ -228,3 +228,24 @@ void peer_connect(segment_peer *peer) {
   peer_expect_nothing(peer);
   io_tcp_stack_pause(peer->stack, peer->flow, false);
 }
+
+void peer_acknowledge(segment_peer *peer, const seen_segment *seen) {
+  peer->acknowledgment = seen->sequence + (uint32_t)seen->length + ((seen->flags & (SYN | FIN)) != 0 ? 1 : 0);
+}
+
+const uint8_t ZEROS[65536];
+
+int peer_setup(void **state) {
+  *state = peer_new(&(peer_options){0});
+  return 0;
+}
+
+int peer_setup_ipv6(void **state) {
+  *state = peer_new(&(peer_options){.is_ipv6 = true});
+  return 0;
+}
+
+int peer_teardown(void **state) {
+  peer_free(*state);
+  return 0;
+}

@@ -2,8 +2,8 @@
 #ifndef UNDERPASS_TEST_SEGMENT_PEER_H
 #define UNDERPASS_TEST_SEGMENT_PEER_H
 
-#include "../../native/io/tcp-stack.h"
-#include "world.h"
+#include "../../../native/io/tcp-stack.h"
+#include "../world.h"
 
 enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16, URG = 32 };
 
@@ -78,7 +78,20 @@ const seen_segment *peer_next_at(segment_peer *peer, const char *file, int line)
 const seen_segment *peer_last(segment_peer *peer);
 #define peer_expect_nothing(peer) assert_int_equal((peer)->seen_next, (peer)->seen_count)
 
+// Acknowledges a segment that the stack has sent, and those before it, with the next segment that the test sends.
+void peer_acknowledge(segment_peer *peer, const seen_segment *seen);
+
 // A whole handshake with MSS 1460, window scale 0 and SACK; the flow is not paused afterwards.
 void peer_connect(segment_peer *peer);
+
+// What tests send if the bytes do not matter.
+extern const uint8_t ZEROS[65536];
+
+// A test of one peer, over IPv4 and over IPv6.
+int peer_setup(void **state);
+int peer_setup_ipv6(void **state);
+int peer_teardown(void **state);
+#define PEER_TESTS(test) cmocka_unit_test_setup_teardown(test, peer_setup, peer_teardown), \
+  {#test " (IPv6)", test, peer_setup_ipv6, peer_teardown, NULL}
 
 #endif
