@@ -8,7 +8,7 @@ import { PacketPath } from "../../../src/host/udp-paths/packets.ts";
 import { Exposition } from "../../../src/node/admin/exposition.ts";
 import { makeAddress } from "../../../src/wire/socket-address.ts";
 import { LOCAL, SERVER } from "../memory-exchange.ts";
-import { MemoryNet } from "../memory-native.ts";
+import { MemoryNet } from "../memory-native/memory-net.ts";
 import { udpPacket } from "../packet-oracle.ts";
 
 const FORWARD = makeAddress("127.0.0.1", 5000)!;

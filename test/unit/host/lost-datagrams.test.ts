@@ -16,7 +16,7 @@ import { OutgoingDatagram } from "../../../src/host/udp-paths/udp-path.ts";
 import type { AddressBytes } from "../../../src/wire/socket-address.ts";
 import { makeAddress } from "../../../src/wire/socket-address.ts";
 import { LOCAL } from "../memory-exchange.ts";
-import { MemoryNet } from "../memory-native.ts";
+import { MemoryNet } from "../memory-native/memory-net.ts";
 import { MemoryWorld } from "../memory-system.ts";
 import { udpPacket } from "../packet-oracle.ts";
 

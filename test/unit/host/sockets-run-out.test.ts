@@ -5,7 +5,7 @@ import { DirectPath } from "../../../src/host/udp-paths/direct.ts";
 import { OutgoingDatagram } from "../../../src/host/udp-paths/udp-path.ts";
 import { makeAddress } from "../../../src/wire/socket-address.ts";
 import { LOCAL, SERVER } from "../memory-exchange.ts";
-import { MemoryNet } from "../memory-native.ts";
+import { MemoryNet } from "../memory-native/memory-net.ts";
 
 const APPLICATIONS = 40;
 const SOCKETS = 8;
