@@ -29,6 +29,7 @@ export const LEFT_OUT = [
   ...[
     "unit/node/accept-errors",
     "unit/node/capi-scripts",
+    "unit/node/direct-plain-udp",
     "unit/node/doctor",
     "unit/node/engine-files",
     "unit/node/fuzz-options",
