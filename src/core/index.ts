@@ -5,7 +5,7 @@ export type { AddressBytes } from "../wire/socket-address.ts";
 export { copyAddress, formatAddress, makeAddress } from "../wire/socket-address.ts";
 export { TunnelClient } from "./client/client.ts";
 export type { ClientOutput, TunnelClientOptions } from "./client/client-parts.ts";
-export type { Way } from "./client/way-race.ts";
+export type { Way } from "./client/ways/way-race.ts";
 export type { DropReason, RefusalReason, UnreachableCount } from "./counters.ts";
 export { Counters, DROP_REASONS, REFUSAL_REASONS, UNREACHABLE_COUNTS } from "./counters.ts";
 export type { ErrorCode } from "./errors.ts";

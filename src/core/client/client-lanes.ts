@@ -3,7 +3,6 @@ import type { ExtensionResponse } from "../../wire/http/upgrade.ts";
 import { sameBytes } from "../../wire/socket-address.ts";
 import type { DropReason } from "../counters.ts";
 import { ProtocolError } from "../errors.ts";
-import type { LanePort } from "../lanes/lane-port.ts";
 import type { SessionCredentials, Tickets } from "../session/lane.ts";
 import { Lane } from "../session/lane.ts";
 import type { LaneCount } from "../session/lane-count.ts";
@@ -25,7 +24,8 @@ import type { ClientParts } from "./client-parts.ts";
 import { deadlineOfLane, deadlineOfQueue, isServersId } from "./client-parts.ts";
 import type { RenewalActions } from "./client-renewal.ts";
 import { ClientRenewal } from "./client-renewal.ts";
-import { ClientWays } from "./client-ways.ts";
+import type { UnmeasuredPath } from "./unmeasured-path.ts";
+import { ClientWays } from "./ways/client-ways.ts";
 
 const NONE = -1;
 
@@ -40,6 +40,7 @@ export class ClientLanes implements RenewalActions {
   readonly #flows: ClientFlows;
   readonly #dispatch: ClientDispatch;
   readonly #count: LaneCount;
+  readonly #unmeasured: UnmeasuredPath;
   readonly #clock: ClientClock;
   readonly #tickets: Tickets = new Map();
   #everUp = false;
@@ -49,12 +50,14 @@ export class ClientLanes implements RenewalActions {
     flows: ClientFlows,
     dispatch: ClientDispatch,
     count: LaneCount,
+    unmeasured: UnmeasuredPath,
     clock: ClientClock,
   ) {
     this.#parts = parts;
     this.#flows = flows;
     this.#dispatch = dispatch;
     this.#count = count;
+    this.#unmeasured = unmeasured;
     this.#clock = clock;
     this.ways = new ClientWays(parts, count, this);
     this.renewal = new ClientRenewal(parts, this, this.ways, count);
@@ -159,7 +162,7 @@ export class ClientLanes implements RenewalActions {
     // A lane has shortcuts only while it is the only one of its session.
     for (const other of this.#parts.lanes) other.tunnel?.endShortcuts();
     if (isNew) this.#beginSession(now, lane, answer);
-    lane.open(now, this.#portOf(lane));
+    this.#open(now, lane);
     const wasUp = this.#parts.isUp;
     this.#parts.isUp = true;
     if (!wasUp) {
@@ -176,9 +179,10 @@ export class ClientLanes implements RenewalActions {
     this.renewal.renewIfDue(now);
   }
 
-  #portOf(lane: Lane): LanePort | undefined {
+  #open(now: number, lane: Lane): void {
     const { scheduler } = this.#parts;
-    return scheduler && { scheduler, number: lane.number };
+    lane.open(now, scheduler && { scheduler, number: lane.number });
+    if (scheduler === undefined) this.#unmeasured.begin(now, lane.tunnel!);
   }
 
   /** Connects held lanes until the wanted number is up or connecting. */
@@ -197,7 +201,7 @@ export class ClientLanes implements RenewalActions {
     if (answer.receipts) this.#dispatch.begin();
     this.#count.begin(now, answer.receipts);
     this.#flows.giveNewIds();
-    lane.open(now, this.#portOf(lane));
+    this.#open(now, lane);
     this.#registerAll(now, lane);
   }
 

@@ -5,7 +5,7 @@ import type { LaneCount } from "../session/lane-count.ts";
 import { SendPool } from "../session/queue/send-pool.ts";
 import type { ClientParts } from "./client-parts.ts";
 import { DEADLINE_FORMER } from "./client-parts.ts";
-import type { ClientWays, LaneActions } from "./client-ways.ts";
+import type { ClientWays, LaneActions } from "./ways/client-ways.ts";
 
 /** Share of used ids at which a new session replaces the current one. */
 const RENEW_SHARE = 7 / 8;

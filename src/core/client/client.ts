@@ -29,6 +29,7 @@ import {
 import type { Shortcut, Shortcuts } from "../session/shortcuts.ts";
 import type { SpreadState } from "../session/spread-state.ts";
 import { spreadState } from "../session/spread-state.ts";
+import type { Tunnel } from "../session/tunnel.ts";
 import type { AssociationReports, LaneReport } from "../status.ts";
 import { clientAssociations } from "../status.ts";
 import { recordDroppedRows } from "../tap.ts";
@@ -52,6 +53,7 @@ import {
   deadlineOfQueue,
 } from "./client-parts.ts";
 import { ClientShortcuts } from "./client-shortcuts.ts";
+import { UnmeasuredPath } from "./unmeasured-path.ts";
 
 const NONE = -1;
 
@@ -72,6 +74,7 @@ export class TunnelClient {
   readonly #capsules: ClientCapsules;
   readonly #clock = new ClientClock();
   readonly #laneCount: LaneCount;
+  readonly #unmeasured: UnmeasuredPath;
   readonly #lanes: ClientLanes;
   readonly #dispatch: ClientDispatch;
   readonly #shortcuts: ClientShortcuts;
@@ -79,6 +82,7 @@ export class TunnelClient {
   constructor(options: TunnelClientOptions) {
     this.#options = options;
     this.#laneCount = new LaneCount(options.lanes, options.isLocal === true);
+    this.#unmeasured = new UnmeasuredPath(this.#laneCount);
     this.contexts = new ContextTable(randomSeed(options.crypto));
     const associations = new ClientAssociations();
     const laneByIndex: Lane[] = [];
@@ -126,7 +130,14 @@ export class TunnelClient {
     this.#flows = new ClientFlows(this.#parts);
     this.#capsules = new ClientCapsules(this.#parts, this.#flows);
     this.#dispatch = new ClientDispatch(this.#parts, this.#laneCount);
-    this.#lanes = new ClientLanes(this.#parts, this.#flows, this.#dispatch, this.#laneCount, this.#clock);
+    this.#lanes = new ClientLanes(
+      this.#parts,
+      this.#flows,
+      this.#dispatch,
+      this.#laneCount,
+      this.#unmeasured,
+      this.#clock,
+    );
     this.#shortcuts = new ClientShortcuts(this.#parts, this.#flows, this.#capsules, this.#lanes);
   }
 
@@ -305,7 +316,7 @@ export class TunnelClient {
     if (!lane.isUp) return end;
     at = lane.tunnel!.readCapsules(now, lane, chunk, at, end, this.received, this.#capsules);
     if (!lane.isUp) return end;
-    if (this.#laneCount.isSampling) this.#sampleRoundTrip(now, lane);
+    if (this.#unmeasured.needs(lane.tunnel!)) this.#sampleRoundTrip(now, lane.tunnel!);
     this.#lanes.checkTunnel(now, lane);
     return at;
   }
@@ -321,11 +332,12 @@ export class TunnelClient {
     return (scheduler !== undefined || former !== undefined) && this.#capsules.takeReleased(now);
   }
 
-  #sampleRoundTrip(now: number, { tunnel }: Lane): void {
-    const roundTrip = tunnel!.takeRoundTrip();
+  #sampleRoundTrip(now: number, tunnel: Tunnel): void {
+    const roundTrip = tunnel.takeRoundTrip();
     if (roundTrip === undefined) return;
     if (this.#laneCount.sample(roundTrip)) this.#lanes.renewal.handlePath(now);
-    if (this.#laneCount.isSampling) tunnel!.sendHeartbeat(now);
+    this.#unmeasured.handleRoundTrip(now, tunnel);
+    if (this.#unmeasured.needs(tunnel)) tunnel.sendHeartbeat(now);
   }
 
   /** A batch from {@link pollTransmit} has been written. @returns whether there may be another */
@@ -577,8 +589,10 @@ export class TunnelClient {
     if (this.#parts.isClosed) return;
     this.#parts.isClosed = true;
     for (const lane of this.#parts.laneByIndex) {
-      if (lane.isUp) lane.tunnel!.writeControl(encodeShutdown("done"));
-      else this.#lanes.rest(lane);
+      if (lane.isUp) {
+        lane.tunnel!.allowance = Number.POSITIVE_INFINITY;
+        lane.tunnel!.writeControl(encodeShutdown("done"));
+      } else this.#lanes.rest(lane);
       this.#parts.deadlines.clear(deadlineOfLane(lane.index));
     }
     this.#parts.deadlines.clear(DEADLINE_ASSOCIATIONS);

@@ -9,8 +9,8 @@ import type {
 } from "../../wire/http/upgrade.ts";
 import { BIND_PATH, decodeUpgradeResponse, encodeUpgradeRequest } from "../../wire/http/upgrade.ts";
 import type { ClientClock } from "../client/client-clock.ts";
-import type { Way } from "../client/way-race.ts";
-import { backoff } from "../client/way-race.ts";
+import type { Way } from "../client/ways/way-race.ts";
+import { backoff } from "../client/ways/way-race.ts";
 import type { Counters } from "../counters.ts";
 import { ProtocolError } from "../errors.ts";
 import type { Cryptography, Transcript } from "../handshakes/credentials.ts";

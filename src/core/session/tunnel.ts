@@ -85,6 +85,8 @@ export class Tunnel {
   error: ProtocolError | undefined;
   /** A measurement of delay, whose PROBEs are sent and answered here. The owner updates its timer after setting it. */
   probes: ProbeTrain | undefined;
+  /** Bytes of datagrams that may still be sent, with their headers; Infinity for no limit. Not used in a session with receipts. */
+  allowance = NEVER;
   /** Ends whenever something other than a datagram is written or read. */
   epoch = new ShortcutEpoch(this);
 
@@ -409,7 +411,13 @@ export class Tunnel {
   }
 
   get #mayBypassQueue(): boolean {
-    return !this.#lent && this.queue.isEmpty && this.#controlLength === 0 && this.#reader !== undefined;
+    return (
+      !this.#lent &&
+      this.queue.isEmpty &&
+      this.#controlLength === 0 &&
+      this.#reader !== undefined &&
+      this.allowance === NEVER
+    );
   }
 
   /** Adds a DATAGRAM capsule to the batch. @returns false if it does not fit */
@@ -481,8 +489,11 @@ export class Tunnel {
   #takeDatagrams(now: number): void {
     const room = MAX_BATCH_BYTES / 2 - this.#batchLength;
     if (this.#port === undefined) {
+      const start = this.#batchLength;
       this.#reserve(room);
-      this.#batchLength = this.queue.fill(now, this.#batch!, this.#batchLength);
+      const out = this.allowance < room ? this.#batch!.subarray(0, start + this.allowance) : this.#batch!;
+      this.#batchLength = this.queue.fill(now, out, start);
+      this.allowance -= this.#batchLength - start;
       return;
     }
     const { scheduler, number } = this.#port;

@@ -4,7 +4,7 @@
  * proxy's answer about the target is final, because the target is the same by every way: a flow changes its way only before the
  * application's first byte is sent.
  */
-import { HEAD_START_MS, KEPT_MS } from "../../core/client/way-race.ts";
+import { HEAD_START_MS, KEPT_MS } from "../../core/client/ways/way-race.ts";
 import type { ProtocolError } from "../../core/errors.ts";
 import { HostError } from "../../core/errors.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";

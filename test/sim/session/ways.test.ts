@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { TunnelClientOptions } from "../../../src/core/client/client-parts.ts";
-import type { Way } from "../../../src/core/client/way-race.ts";
-import { WayRace } from "../../../src/core/client/way-race.ts";
+import type { Way } from "../../../src/core/client/ways/way-race.ts";
+import { WayRace } from "../../../src/core/client/ways/way-race.ts";
 import { Network } from "../network.ts";
 
 const TARGET = "192.0.2.1:53";

@@ -13,7 +13,8 @@
  */
 import type { Interval, Measures } from "../measures/measures.ts";
 
-const FIRST_WINDOW_BYTES = 30_000;
+/** What three TCP connections send at once. */
+export const FIRST_WINDOW_BYTES = 30_000;
 const PACE = 2;
 /** The window may grow to this multiple of what is delivered in a round trip. Slow start doubles it. */
 const MOST_GROWTH = 2;

@@ -1,0 +1,47 @@
+/**
+ * Limits what a session without receipts has on the way while it is not known whether the path needs them (lane-count.ts).
+ *
+ * A server's address on this machine may be that of a relay, such as ss-tunnel, that takes as much as it is given. A flood at the beginning
+ * would fill its buffers and the queue of the path, and the session with receipts that follows would begin behind them: its round trips
+ * would be wrong, and its first seconds slow. So until the path is measured, the session sends one initial window per round trip, as a
+ * heartbeat after it measures. Over a short path the first answer ends the limit.
+ */
+import { MAX_DATAGRAM_BYTES } from "../../wire/capsule.ts";
+import { FIRST_WINDOW_BYTES } from "../lanes/rate/modes/start-mode.ts";
+import type { LaneCount } from "../session/lane-count.ts";
+import type { Tunnel } from "../session/tunnel.ts";
+
+const NO_LIMIT = Number.POSITIVE_INFINITY;
+/** What round trips may add up to while the application sends nothing: enough for the longest datagram and its header. */
+const MAX_BYTES = MAX_DATAGRAM_BYTES + 16;
+/** The limit ends after this time in milliseconds, because a relay may refuse the connection of the next session. */
+const MAX_MS = 3_000;
+
+export class UnmeasuredPath {
+  readonly #count: LaneCount;
+  #endsAt = Number.NEGATIVE_INFINITY;
+
+  constructor(count: LaneCount) {
+    this.#count = count;
+  }
+
+  /** A lane without receipts is up. */
+  begin(now: number, tunnel: Tunnel): void {
+    if (!this.#count.isSampling) return;
+    tunnel.allowance = FIRST_WINDOW_BYTES;
+    this.#endsAt = now + MAX_MS;
+  }
+
+  /** Whether the round trips of a lane are to be measured, one after the other. */
+  needs({ allowance }: Tunnel): boolean {
+    return this.#count.isSampling || allowance !== NO_LIMIT;
+  }
+
+  /** A round trip of a lane has been taken into account. */
+  handleRoundTrip(now: number, tunnel: Tunnel): void {
+    const isMeasured = !this.#count.isSampling && !this.#count.offersReceipts;
+    if (isMeasured || now >= this.#endsAt) tunnel.allowance = NO_LIMIT;
+    else if (tunnel.allowance !== NO_LIMIT)
+      tunnel.allowance = Math.min(tunnel.allowance + FIRST_WINDOW_BYTES, MAX_BYTES);
+  }
+}
