@@ -195,6 +195,7 @@ export class ClientRenewal {
       return;
     }
     for (const lane of former.lanes) if (lane.isUp) this.#lanes.failSilently(now, lane);
+    for (const { queue } of former.lanes) queue.clear();
     former.scheduler?.dropQueued();
     former.scheduler?.close();
     this.#parts.former = undefined;

@@ -43,7 +43,7 @@ export class ClientShortcuts {
       counters.tap === undefined &&
       lane.isUp &&
       lane.tunnel!.error === undefined &&
-      lane.tunnel!.allowance === Number.POSITIVE_INFINITY &&
+      !lane.tunnel!.isMetered &&
       this.#lanes.upCount === 1 &&
       contexts.size <= MAX_SHORTCUT_CONTEXTS &&
       contexts.state[context] === CONTEXT_ACKED &&

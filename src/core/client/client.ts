@@ -29,7 +29,6 @@ import {
 import type { Shortcut, Shortcuts } from "../session/shortcuts.ts";
 import type { SpreadState } from "../session/spread-state.ts";
 import { spreadState } from "../session/spread-state.ts";
-import type { Tunnel } from "../session/tunnel.ts";
 import type { AssociationReports, LaneReport } from "../status.ts";
 import { clientAssociations } from "../status.ts";
 import { recordDroppedRows } from "../tap.ts";
@@ -56,6 +55,7 @@ import { ClientShortcuts } from "./client-shortcuts.ts";
 import { UnmeasuredPath } from "./unmeasured-path.ts";
 
 const NONE = -1;
+const NO_LIMIT = Number.POSITIVE_INFINITY;
 
 /**
  * The client end of a session, whose associations and contexts outlive its lanes. It does no I/O and reads no clock. After each `handle*`
@@ -316,7 +316,7 @@ export class TunnelClient {
     if (!lane.isUp) return end;
     at = lane.tunnel!.readCapsules(now, lane, chunk, at, end, this.received, this.#capsules);
     if (!lane.isUp) return end;
-    if (this.#unmeasured.needs(lane.tunnel!)) this.#sampleRoundTrip(now, lane.tunnel!);
+    if (this.#laneCount.isSampling || lane.tunnel!.isMetered) this.#sampleRoundTrip(now, lane);
     this.#lanes.checkTunnel(now, lane);
     return at;
   }
@@ -332,12 +332,15 @@ export class TunnelClient {
     return (scheduler !== undefined || former !== undefined) && this.#capsules.takeReleased(now);
   }
 
-  #sampleRoundTrip(now: number, tunnel: Tunnel): void {
+  #sampleRoundTrip(now: number, lane: Lane): void {
+    const tunnel = lane.tunnel!;
     const roundTrip = tunnel.takeRoundTrip();
     if (roundTrip === undefined) return;
-    if (this.#laneCount.sample(roundTrip)) this.#lanes.renewal.handlePath(now);
-    this.#unmeasured.handleRoundTrip(now, tunnel);
-    if (this.#unmeasured.needs(tunnel)) tunnel.sendHeartbeat(now);
+    // The former session may have taken another way.
+    const isCurrent = this.#parts.lanes.includes(lane);
+    if (isCurrent && this.#laneCount.sample(roundTrip)) this.#lanes.renewal.handlePath(now);
+    this.#unmeasured.handleRoundTrip(now, tunnel, roundTrip);
+    if ((isCurrent && this.#laneCount.isSampling) || tunnel.isMetered) tunnel.sendHeartbeat(now);
   }
 
   /** A batch from {@link pollTransmit} has been written. @returns whether there may be another */
@@ -590,7 +593,7 @@ export class TunnelClient {
     this.#parts.isClosed = true;
     for (const lane of this.#parts.laneByIndex) {
       if (lane.isUp) {
-        lane.tunnel!.allowance = Number.POSITIVE_INFINITY;
+        lane.tunnel!.allowance = NO_LIMIT;
         lane.tunnel!.writeControl(encodeShutdown("done"));
       } else this.#lanes.rest(lane);
       this.#parts.deadlines.clear(deadlineOfLane(lane.index));

@@ -6,15 +6,18 @@
  * would be wrong, and its first seconds slow. So until the path is measured, the session sends one initial window per round trip, as a
  * heartbeat after it measures. Over a short path the first answer ends the limit.
  */
-import { MAX_DATAGRAM_BYTES } from "../../wire/capsule.ts";
+import { MAX_PAYLOAD_BYTES } from "../../wire/capsule.ts";
 import { FIRST_WINDOW_BYTES } from "../lanes/rate/modes/start-mode.ts";
 import type { LaneCount } from "../session/lane-count.ts";
+import { FAR_MS } from "../session/lane-count.ts";
 import type { Tunnel } from "../session/tunnel.ts";
 
 const NO_LIMIT = Number.POSITIVE_INFINITY;
-/** What round trips may add up to while the application sends nothing: enough for the longest datagram and its header. */
-const MAX_BYTES = MAX_DATAGRAM_BYTES + 16;
-/** The limit ends after this time in milliseconds, because a relay may refuse the connection of the next session. */
+/** Most bytes that accumulate while the application sends nothing: enough for the longest datagram and its header. */
+const MAX_BYTES = MAX_PAYLOAD_BYTES + 16;
+/**
+ * The limit ends with the first round trip after this time in milliseconds, because a relay may refuse the connection of the next session.
+ */
 const MAX_MS = 3_000;
 
 export class UnmeasuredPath {
@@ -27,21 +30,16 @@ export class UnmeasuredPath {
 
   /** A lane without receipts is up. */
   begin(now: number, tunnel: Tunnel): void {
-    if (!this.#count.isSampling) return;
+    // A client that asks for receipts has a session without them only at a server that has none, so no other session will follow.
+    if (!this.#count.isSampling || this.#count.offersReceipts) return;
     tunnel.allowance = FIRST_WINDOW_BYTES;
     this.#endsAt = now + MAX_MS;
   }
 
-  /** Whether the round trips of a lane are to be measured, one after the other. */
-  needs({ allowance }: Tunnel): boolean {
-    return this.#count.isSampling || allowance !== NO_LIMIT;
-  }
-
-  /** A round trip of a lane has been taken into account. */
-  handleRoundTrip(now: number, tunnel: Tunnel): void {
-    const isMeasured = !this.#count.isSampling && !this.#count.offersReceipts;
-    if (isMeasured || now >= this.#endsAt) tunnel.allowance = NO_LIMIT;
-    else if (tunnel.allowance !== NO_LIMIT)
-      tunnel.allowance = Math.min(tunnel.allowance + FIRST_WINDOW_BYTES, MAX_BYTES);
+  /** Takes a round trip of a lane, in milliseconds. */
+  handleRoundTrip(now: number, tunnel: Tunnel, roundTrip: number): void {
+    if (tunnel.allowance === NO_LIMIT) return;
+    if (roundTrip < FAR_MS || now >= this.#endsAt) tunnel.allowance = NO_LIMIT;
+    else tunnel.allowance = Math.min(tunnel.allowance + FIRST_WINDOW_BYTES, MAX_BYTES);
   }
 }

@@ -13,7 +13,7 @@ const FIRST_LANES = 4;
 const MOST_LANES = 16;
 /** Round trips in milliseconds: a path shorter than the first needs no receipts, and one longer than the second does. */
 const NEAR_MS = 2;
-const FAR_MS = 10;
+export const FAR_MS = 10;
 /**
  * Samples in agreement that are needed, because both ends answer late while they start or the machine is busy; and the sum of their round
  * trips, in milliseconds, after which fewer suffice. Only the sum bounds the time: a single lane that is overloaded needs seconds for each.

@@ -139,6 +139,11 @@ export class Tunnel {
     if (this.#extension) this.#heartbeatAt = now;
   }
 
+  /** Whether {@link allowance} limits what is sent. */
+  get isMetered(): boolean {
+    return this.allowance !== NEVER;
+  }
+
   /** The type of the capsule that {@link next} has read. */
   get reader(): CapsuleReader {
     return this.#reader!;
@@ -416,7 +421,7 @@ export class Tunnel {
       this.queue.isEmpty &&
       this.#controlLength === 0 &&
       this.#reader !== undefined &&
-      this.allowance === NEVER
+      !this.isMetered
     );
   }
 
@@ -475,7 +480,7 @@ export class Tunnel {
       this.#batchLength += bytes.length;
       this.#controlLength -= bytes.length;
     }
-    if (this.#reader !== undefined && this.#controlLength === 0 && this.#hasDatagrams) {
+    if (this.#reader !== undefined && this.#controlLength === 0 && this.#hasDatagrams && this.allowance > 0) {
       this.#takeDatagrams(now);
     }
     if (this.#batchLength === 0) return undefined;
@@ -491,7 +496,8 @@ export class Tunnel {
     if (this.#port === undefined) {
       const start = this.#batchLength;
       this.#reserve(room);
-      const out = this.allowance < room ? this.#batch!.subarray(0, start + this.allowance) : this.#batch!;
+      const batch = this.#batch!;
+      const out = this.allowance < batch.length - start ? batch.subarray(0, start + this.allowance) : batch;
       this.#batchLength = this.queue.fill(now, out, start);
       this.allowance -= this.#batchLength - start;
       return;

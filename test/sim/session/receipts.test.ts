@@ -481,67 +481,6 @@ describe("--lanes auto", () => {
     expect(new Set(payloads(network)).size).toBe(100);
   });
 
-  it("sends one window per round trip before it is known whether a local address leads far away", () => {
-    const network = new Network({ latencyMs: 25, client: { lanes: "auto", isLocal: true } });
-    network.start();
-    while (!network.client.isUp) network.advance(1);
-    const [{ fromClient }] = network.records;
-    const a = open(network);
-    const sent = () => capsulesOf(fromClient).filter(({ type }) => type === CAPSULE_DATAGRAM).length;
-    const counts: number[] = [];
-    for (let roundTrip = 0; roundTrip < 4; roundTrip++) {
-      for (let ms = 0; ms < 50; ms++) {
-        for (let i = 0; i < 3; i++) network.send(a, TARGET, `${i}`.padEnd(1_200));
-        network.advance(1);
-      }
-      counts.push(sent());
-    }
-    // 25 of them fit into 30,000 bytes, less their headers. The limit that is unused at first adds up.
-    const steps = counts.map((count, i) => count - (counts[i - 1] ?? 0));
-    for (const step of steps.slice(1)) expect(step).toBeLessThanOrEqual(25);
-    expect(counts.at(-1)).toBeGreaterThan(3 * 24);
-    expect(network.client.counters.drops.age).toBeGreaterThan(0);
-    network.advance(1_000);
-    expect(kinds(network)).toEqual(["session-up", "session-renewed"]);
-    expect(network.client.lanesUp).toBe(4);
-  });
-
-  it("sends at once what waits for the measurement of a path that turns out to be short", () => {
-    const network = new Network({ latencyMs: 2, client: { lanes: "auto", isLocal: true } });
-    network.start();
-    while (!network.client.isUp) network.advance(1);
-    const a = open(network);
-    for (let i = 0; i < 500; i++) network.send(a, TARGET, `${i}`.padEnd(1_200));
-    network.advance(20);
-    expect(new Set(payloads(network)).size).toBe(500);
-    expect(kinds(network)).toEqual(["session-up"]);
-  });
-
-  it.each([1_201, 40_000, 65_000])("sends a datagram of %d bytes within that limit", (length) => {
-    const network = new Network({
-      latencyMs: 15,
-      client: { lanes: "auto", isLocal: true, ageBudgetMs: 500 },
-    });
-    network.start();
-    while (!network.client.isUp) network.advance(1);
-    network.send(open(network), TARGET, "x".repeat(length));
-    network.advance(150);
-    expect(kinds(network)).toEqual(["session-up"]);
-    expect(payloads(network).map((payload) => payload.length)).toEqual([length]);
-  });
-
-  it("no longer limits a lane whose relay refuses further connections", () => {
-    const network = new Network({ latencyMs: 20, client: { lanes: "auto", isLocal: true } });
-    network.maxConnections = 1;
-    network.start();
-    network.advance(4_000);
-    const a = open(network);
-    for (let i = 0; i < 200; i++) network.send(a, TARGET, `${i}`.padEnd(1_200));
-    network.advance(60);
-    expect(kinds(network)).toEqual(["session-up"]);
-    expect(new Set(payloads(network)).size).toBe(200);
-  });
-
   it("starts a new session without receipts if the server is near", () => {
     const network = started("auto", { latencyMs: 0 });
     network.advance(10_000);

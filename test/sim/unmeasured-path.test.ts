@@ -1,0 +1,145 @@
+import { describe, expect, it } from "vitest";
+import { CapsuleReader, READ_CAPSULE } from "../../src/core/session/capsule-reader.ts";
+import { CAPSULE_DATAGRAM } from "../../src/wire/capsule.ts";
+import type { NetworkOptions } from "./network.ts";
+import { Network } from "./network.ts";
+
+const TARGET = "192.0.2.1:53";
+
+/** A client whose server has an address on this machine, as soon as its session is up. */
+function up(latencyMs: number, options: NetworkOptions = {}): Network {
+  const client = { lanes: "auto", isLocal: true, ...options.client } as const;
+  const network = new Network({ latencyMs, ...options, client });
+  network.start();
+  while (!network.client.isUp) network.advance(1);
+  return network;
+}
+
+function open({ client, now }: Network): number {
+  return client.openAssociation(now, undefined, true);
+}
+
+function flood(network: Network, association: number, count: number): void {
+  for (let i = 0; i < count; i++) network.send(association, TARGET, `${i}`.padEnd(1_200));
+}
+
+/** Number of the datagrams that arrived, without copies. */
+function arrivedOf({ arrived }: Network): number {
+  return new Set(arrived.map(({ payload }) => payload)).size;
+}
+
+function kinds({ clientEvents }: Network): string[] {
+  return clientEvents.map(({ kind }) => kind).filter((kind) => kind.startsWith("session"));
+}
+
+/** Number of DATAGRAM capsules that the client wrote on its first connection. */
+function sentOf({ records: [{ fromClient }] }: Network): number {
+  const all = Buffer.concat(fromClient);
+  const reader = new CapsuleReader("extension");
+  let count = 0;
+  let at = all.indexOf("\r\n\r\n") + 4;
+  while (reader.next(all, at, all.length) === READ_CAPSULE) {
+    if (reader.type === CAPSULE_DATAGRAM) count++;
+    at = reader.offset;
+  }
+  return count;
+}
+
+/** Datagrams in each of four round trips of 50 ms, while the application sends three a millisecond. */
+function steps(network: Network, association: number): number[] {
+  const counts = [sentOf(network)];
+  for (let roundTrip = 0; roundTrip < 4; roundTrip++) {
+    for (let ms = 0; ms < 50; ms++) {
+      flood(network, association, 3);
+      network.advance(1);
+    }
+    counts.push(sentOf(network));
+  }
+  return counts.slice(1).map((count, i) => count - counts[i]);
+}
+
+describe("a session without receipts, before it is known whether a local address leads far away,", () => {
+  it("sends one window per round trip until a session with receipts replaces it", () => {
+    const network = up(25);
+    const sent = steps(network, open(network));
+    // 24 or 25 of them fit into 30,000 bytes with their headers. What is unused at first accumulates.
+    for (const step of sent.slice(1)) expect(step).toBeLessThanOrEqual(25);
+    expect(sent.reduce((sum, step) => sum + step)).toBeGreaterThan(3 * 24);
+    expect(network.client.counters.drops.age).toBeGreaterThan(0);
+    network.advance(1_000);
+    expect(kinds(network)).toEqual(["session-up", "session-renewed"]);
+    expect(network.client.lanesUp).toBe(4);
+  });
+
+  it("sends no more while it registers thousands of associations", () => {
+    const network = up(25, { client: { maxAssociations: 10_000 } });
+    const first = open(network);
+    for (let i = 0; i < 6_000; i++) network.send(open(network), TARGET, "x");
+    for (const step of steps(network, first).slice(1)) expect(step).toBeLessThanOrEqual(30_000 / 8);
+    expect(sentOf(network)).toBeLessThanOrEqual((5 * 30_000) / 4);
+  });
+
+  it("sends at once what waits when the path turns out to be short", () => {
+    const network = up(2);
+    flood(network, open(network), 500);
+    network.advance(20);
+    expect(arrivedOf(network)).toBe(500);
+    expect(kinds(network)).toEqual(["session-up"]);
+  });
+
+  it.each([1_201, 40_000, 65_000])("sends a datagram of %d bytes", (length) => {
+    const network = up(15, { client: { ageBudgetMs: 500 } });
+    network.send(open(network), TARGET, "x".repeat(length));
+    network.advance(150);
+    expect(kinds(network)).toEqual(["session-up"]);
+    expect(network.arrived.map(({ payload }) => payload.length)).toEqual([length]);
+  });
+
+  it("is no longer limited after three seconds if the relay refuses further connections", () => {
+    const network = up(20);
+    network.maxConnections = 1;
+    const a = open(network);
+    for (let ms = 0; ms < 3_200; ms++) {
+      network.send(a, TARGET, "x".repeat(1_200));
+      network.advance(1);
+    }
+    const before = network.arrived.length;
+    flood(network, a, 200);
+    network.advance(60);
+    expect(kinds(network)).toEqual(["session-up"]);
+    expect(network.arrived.length - before).toBeGreaterThanOrEqual(200);
+  });
+
+  it("counts what still waits when it ends as former session", () => {
+    const network = up(100, { client: { ageBudgetMs: 60_000, queueBytes: 16_777_216 } });
+    flood(network, open(network), 2_000);
+    network.advance(10_000);
+    expect(kinds(network)).toEqual(["session-up", "session-renewed"]);
+    const { datagramsOut, drops } = network.client.counters;
+    expect(drops.no_lane).toBeGreaterThan(1_000);
+    expect(datagramsOut + drops.no_lane).toBe(2_000);
+  });
+
+  it("sends what waits when it is closed", () => {
+    const network = up(25);
+    flood(network, open(network), 100);
+    network.settle();
+    expect(sentOf(network)).toBeLessThan(30);
+    network.client.close();
+    network.settle();
+    expect(sentOf(network)).toBe(100);
+  });
+});
+
+describe("a session without receipts that is limited by nothing:", () => {
+  it("its server has none, and its lane comes back", () => {
+    const network = up(25, { client: { isLocal: false }, server: { hasReceipts: false } });
+    network.client.handleNetworkChange(network.now);
+    network.cutConnections();
+    network.advance(3_000);
+    expect(network.client.isUp).toBe(true);
+    flood(network, open(network), 200);
+    network.advance(60);
+    expect(arrivedOf(network)).toBe(200);
+  });
+});
