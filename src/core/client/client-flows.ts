@@ -20,10 +20,10 @@ import {
   CONTEXT_REFUSED,
   CONTEXT_UNACKED,
 } from "../session/session-model.ts";
-import { TokenBucket } from "../token-bucket.ts";
 import { IDLE_ANSWERED, IDLE_CLOSING, IDLE_QUIET } from "./client-associations.ts";
 import type { ClientParts } from "./client-parts.ts";
 import { DEADLINE_ASSOCIATIONS, DEADLINE_CONTEXTS, isServersId, OWN, PEER, REFUSED } from "./client-parts.ts";
+import { UnreachableReports } from "./unreachable-reports.ts";
 
 const NONE = -1;
 const NEVER = Number.POSITIVE_INFINITY;
@@ -35,8 +35,6 @@ const REFUSAL_MS = 30_000;
 const CLOSING_MS = 60_000;
 /** Most ended associations that wait for the server's confirmation. */
 const MAX_CLOSING = 8_192;
-/** Most `unreachable` outputs per second, whatever the server and the applications send. */
-const UNREACHABLE_PER_SECOND = 200;
 
 /**
  * Opens and ends the associations and contexts of a client: chooses the context of a datagram, decides what is evicted at a bound and what
@@ -46,12 +44,11 @@ export class ClientFlows {
   /** Why the last {@link usableContext} returned -1. */
   dropped: DropReason = "context_limit";
   readonly #parts: ClientParts;
-  readonly #unreachable = new TokenBucket(UNREACHABLE_PER_SECOND);
-  /** Addresses of contexts in outputs that the host has not polled yet, each with its association. */
-  readonly #untold = new Map<AddressBytes, number>();
+  readonly #unreachable: UnreachableReports;
 
   constructor(parts: ClientParts) {
     this.#parts = parts;
+    this.#unreachable = new UnreachableReports(parts.counters, parts.outputs);
   }
 
   /** The context for datagrams to an address, or -1 if they have to be dropped for the reason {@link dropped}. */
@@ -364,7 +361,7 @@ export class ClientFlows {
     const wireId = associations.openId(association);
     this.#parts.removeFlow(association, dropReasonOf(reason));
     this.releaseContexts(association);
-    this.#withdrawUnreachable(association);
+    this.#unreachable.withdraw(association);
     associations.handleEnded(now, association);
     if (associations.state[association] !== ASSOCIATION_CLOSING) {
       this.#parts.associationById.delete(wireId);
@@ -375,11 +372,6 @@ export class ClientFlows {
     this.armAssociations();
     const lane = this.#parts.controlLaneOf(association);
     if (lane.isUp) lane.tunnel!.writeControl(encodeAssociationClose(wireId, reason));
-  }
-
-  /** Withdraws pending reports: the host would poll them when the slot may already belong to another association. */
-  #withdrawUnreachable(association: number): void {
-    for (const [remote, reported] of this.#untold) if (reported === association) this.#untold.delete(remote);
   }
 
   forget(association: number, event: "forget" | "closed by server" | "new session" | "expire"): void {
@@ -432,21 +424,14 @@ export class ClientFlows {
 
   /** The host polls an output about an unreachable remote address. @returns false if it has been withdrawn */
   takeReport(remote: AddressBytes): boolean {
-    return this.#untold.delete(remote);
+    return this.#unreachable.take(remote);
   }
 
   /** Reports a context's remote address as unreachable, at most once until the host has polled that. */
   reportUnreachable(now: number, context: number, reason: UnreachableKind, mtu: number): void {
     const association = this.#parts.contexts.association[context];
     const remote = this.#parts.contexts.address[context]!;
-    if (this.#untold.has(remote)) return;
-    if (!this.#unreachable.take(now)) {
-      this.#parts.counters.unreachable.limited++;
-      return;
-    }
-    this.#parts.counters.unreachable[reason]++;
-    this.#untold.set(remote, association);
-    this.#parts.outputs.push({ kind: "unreachable", association, remote, reason, mtu });
+    this.#unreachable.report(now, association, remote, reason, mtu);
   }
 
   register(now: number, slot: number, lane: Lane): void {

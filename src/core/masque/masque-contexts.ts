@@ -2,9 +2,9 @@ import type { UnreachableKind } from "../../wire/capsule.ts";
 import { encodeCompressionAssign, encodeCompressionClose, isDomain } from "../../wire/capsule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { copyAddress, sameBytes } from "../../wire/socket-address.ts";
+import { UnreachableReports } from "../client/unreachable-reports.ts";
 import type { DropReason } from "../counters.ts";
 import { CONTEXT_ACKED, CONTEXT_REFUSED, CONTEXT_UNACKED, MAX_ID } from "../session/session-model.ts";
-import { TokenBucket } from "../token-bucket.ts";
 import type { MasqueParts } from "./masque-parts.ts";
 import { DEADLINE_CONTEXTS } from "./masque-parts.ts";
 import type { MasqueRequest } from "./masque-request.ts";
@@ -18,7 +18,6 @@ const DENIED_MS = 30_000;
 const REFUSED_MS = 1_000;
 /** Milliseconds after which an idle context may be evicted for another one. */
 const EVICTABLE_MS = 10_000;
-const UNREACHABLE_PER_SECOND = 200;
 
 /** The contexts of a client of standard MASQUE. Each is an address of an association, with the request that carries its datagrams. */
 export class MasqueContexts {
@@ -31,12 +30,11 @@ export class MasqueContexts {
   readonly #requestOf: (MasqueRequest | undefined)[] = [];
   /** By context slot: when its refusal expires. */
   readonly #refusedUntil: number[] = [];
-  readonly #unreachable = new TokenBucket(UNREACHABLE_PER_SECOND);
-  /** Addresses of contexts in outputs that the host has not polled yet, each with its association. */
-  readonly #untold = new Map<AddressBytes, number>();
+  readonly #unreachable: UnreachableReports;
 
   constructor(parts: MasqueParts, requests: MasqueRequests) {
     this.#parts = parts;
+    this.#unreachable = new UnreachableReports(parts.counters, parts.outputs);
     this.#requests = requests;
   }
 
@@ -173,25 +171,17 @@ export class MasqueContexts {
 
   /** Marks the target of a context as refused, so that datagrams to it are dropped for a while. */
   #refuse(now: number, slot: number, kind: UnreachableKind, forMs: number): void {
-    const { contexts, counters, outputs } = this.#parts;
+    const { contexts } = this.#parts;
     this.#requestOf[slot]?.slotById.delete(contexts.id[slot]);
     this.#requestOf[slot] = undefined;
     contexts.handle(slot, "close");
     this.#refusedUntil[slot] = now + forMs;
-    if (!this.#unreachable.take(now)) {
-      counters.unreachable.limited++;
-      return;
-    }
-    counters.unreachable[kind]++;
-    const association = contexts.association[slot];
-    const remote = contexts.address[slot]!;
-    this.#untold.set(remote, association);
-    outputs.push({ kind: "unreachable", association, remote, reason: kind, mtu: 0 });
+    this.#unreachable.report(now, contexts.association[slot], contexts.address[slot]!, kind, 0);
   }
 
   /** The host polls an output about an unreachable remote address. @returns false if it has been withdrawn */
   takeReport(remote: AddressBytes): boolean {
-    return this.#untold.delete(remote);
+    return this.#unreachable.take(remote);
   }
 
   // Ends
@@ -202,8 +192,7 @@ export class MasqueContexts {
     for (let slot = contexts.first(association); slot !== NONE; slot = contexts.first(association)) {
       this.#release(slot, reason);
     }
-    // The host would poll pending reports when the slot may already belong to another association.
-    for (const [remote, reported] of this.#untold) if (reported === association) this.#untold.delete(remote);
+    this.#unreachable.withdraw(association);
   }
 
   /** Ends a context, and its request if that has no other. */
