@@ -152,13 +152,11 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
     const waited = takeAll(request.waiting);
     const slots = new Map(request.slotById);
     this.#targets.handleOpened(request, isBound, slots);
-    for (const { id, data } of waited) {
-      const slot = slots.get(id);
-      if (slot !== undefined && this.#targets.requestOf(slot) !== undefined)
-        this.#send(now, slot, data, 0, data.length);
-    }
+    for (const { id, data } of waited) this.#send(now, slots.get(id)!, data, 0, data.length);
     this.#requests.reportUp();
     this.#requests.markReady(request);
+    // Its own target may have been evicted, and the others have moved to requests of their own.
+    this.#requests.endIfUnused(request);
     this.#requests.connectWanting(now);
   }
 
@@ -186,14 +184,7 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
   #handleRefusal(now: number, request: MasqueRequest, { httpStatus }: MasqueRefusal): void {
     this.#requests.handleRefused();
     this.#targets.handleRefused(now, request, httpStatus === STATUS_FORBIDDEN);
-    const { drops, tap } = this.counters;
-    const { association, target } = request;
-    const local = this.#associations.source[association];
-    for (const { data } of takeAll(request.waiting)) {
-      drops.refused_target++;
-      tap?.record(false, "refused_target", association, local, target, data, 0, data.length);
-    }
-    this.#requests.endIfUnused(request, "refused_target");
+    this.#requests.endIfUnused(request);
   }
 
   handleStream(now: number, lane: number, chunk: Uint8Array, offset: number, end: number): number {

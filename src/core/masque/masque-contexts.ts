@@ -63,7 +63,7 @@ export class MasqueContexts {
         this.dropped = "refused_target";
         return NONE;
       }
-      this.#forget(slot);
+      this.#end(slot, "refused_target");
       slot = NONE;
     }
     if (slot === NONE) slot = this.#register(now, association, copyAddress(bytes, offset, length));
@@ -142,23 +142,21 @@ export class MasqueContexts {
 
   /** Handles that the proxy has refused a request. @param isDenied  whether because of its target */
   handleRefused(now: number, request: MasqueRequest, isDenied: boolean): void {
-    for (const slot of [...request.slotById.values()]) {
-      const isTarget = this.#parts.contexts.id[slot] === 0;
-      if (isTarget)
-        this.#refuse(now, slot, isDenied ? "prohibited" : "host", isDenied ? DENIED_MS : REFUSED_MS);
-      // The refusal says nothing about targets that had joined the request.
-      else this.#forgetOf(request, slot);
-    }
+    const slot = request.slotById.get(0);
+    if (slot !== undefined)
+      this.#refuse(now, slot, isDenied ? "prohibited" : "host", isDenied ? DENIED_MS : REFUSED_MS);
+    // The refusal says nothing about targets that had joined the request.
+    this.#parts.pool.removeFlow(request.index, "unknown_context");
+    for (const joined of [...request.slotById.values()]) this.#end(joined, "unknown_context");
   }
 
   /** Handles that the proxy has closed or refused a context of a bound request. */
   handleClosed(now: number, request: MasqueRequest, slot: number): void {
     const state = this.#parts.contexts.state[slot];
-    const isRefused = state === CONTEXT_UNACKED;
-    if (state === CONTEXT_ACKED) this.#forgetOf(request, slot);
-    else if (isRefused) this.#refuse(now, slot, "prohibited", DENIED_MS);
+    if (state === CONTEXT_ACKED) this.#end(slot, "unknown_context");
+    else if (state === CONTEXT_UNACKED) this.#refuse(now, slot, "prohibited", DENIED_MS);
     else return;
-    this.#requests.endIfUnused(request, isRefused ? "refused_target" : "unknown_context");
+    this.#requests.endIfUnused(request);
   }
 
   /** Handles that a request has lost its connection. Its contexts must be acknowledged again on the next one. */
@@ -172,8 +170,7 @@ export class MasqueContexts {
   /** Marks the target of a context as refused, so that datagrams to it are dropped for a while. */
   #refuse(now: number, slot: number, kind: UnreachableKind, forMs: number): void {
     const { contexts } = this.#parts;
-    this.#requestOf[slot]?.slotById.delete(contexts.id[slot]);
-    this.#requestOf[slot] = undefined;
+    this.#leave(slot, "refused_target");
     contexts.handle(slot, "close");
     this.#refusedUntil[slot] = now + forMs;
     this.#unreachable.report(now, contexts.association[slot], contexts.address[slot]!, kind, 0);
@@ -188,8 +185,11 @@ export class MasqueContexts {
 
   /** Ends all contexts of an association. @param reason  for which waiting datagrams are dropped */
   releaseAll(association: number, reason: DropReason): void {
-    const { contexts } = this.#parts;
+    const { contexts, pool } = this.#parts;
     for (let slot = contexts.first(association); slot !== NONE; slot = contexts.first(association)) {
+      const request = this.#requestOf[slot];
+      // All at once, because the datagrams of a single context are searched for.
+      if (request !== undefined) pool.removeFlow(request.index, reason);
       this.#release(slot, reason);
     }
     this.#unreachable.withdraw(association);
@@ -199,25 +199,29 @@ export class MasqueContexts {
   #release(slot: number, reason: DropReason): void {
     const request = this.#requestOf[slot];
     const id = this.#parts.contexts.id[slot];
-    this.#forget(slot);
+    this.#end(slot, reason);
     if (request === undefined) return;
-    request.slotById.delete(id);
     if (request.state === "open" && id > 0 && request.slotById.size > 0) {
       this.#requests.writeControl(request, encodeCompressionClose(id));
     }
-    this.#requests.endIfUnused(request, reason);
+    this.#requests.endIfUnused(request);
   }
 
-  #forgetOf(request: MasqueRequest, slot: number): void {
-    request.slotById.delete(this.#parts.contexts.id[slot]);
-    this.#forget(slot);
+  /** Removes a context from its request. Datagrams that wait for it are dropped while a tap can still see their remote address. */
+  #leave(slot: number, reason: DropReason): void {
+    const request = this.#requestOf[slot];
+    if (request === undefined) return;
+    const id = this.#parts.contexts.id[slot];
+    this.#requests.dropContext(request, id, reason);
+    request.slotById.delete(id);
+    this.#requestOf[slot] = undefined;
   }
 
-  #forget(slot: number): void {
+  #end(slot: number, reason: DropReason): void {
     const { contexts, associations, latency } = this.#parts;
     const association = contexts.association[slot];
+    this.#leave(slot, reason);
     if (associations.lastContext[association] === slot) associations.lastContext[association] = NONE;
-    this.#requestOf[slot] = undefined;
     latency.handleReleased(slot, association);
     contexts.release(slot);
     this.#reportLatency(association);

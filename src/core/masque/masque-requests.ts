@@ -127,6 +127,11 @@ export class MasqueRequests {
     }
   }
 
+  /** Drops the datagrams that wait for context `id`, which is about to end. */
+  dropContext(request: MasqueRequest, id: number, reason: DropReason): void {
+    queueOf(request).dropContexts((context) => context === id, reason);
+  }
+
   writeControl(request: MasqueRequest, capsule: Uint8Array): void {
     request.tunnel!.writeControl(capsule);
     this.markReady(request);
@@ -249,11 +254,10 @@ export class MasqueRequests {
     if (!request.waiting.isEmpty) this.#want(now, request);
   }
 
-  /** Ends a request if it has no context left. @param reason  for which its waiting datagrams are dropped */
-  endIfUnused(request: MasqueRequest, reason: DropReason): void {
+  /** Ends a request if it has no context left. Its contexts have taken their waiting datagrams with them. */
+  endIfUnused(request: MasqueRequest): void {
     if (request.slotById.size > 0 || !this.has(request)) return;
-    const { outputs, pool, deadlines } = this.#parts;
-    pool.removeFlow(request.index, reason);
+    const { outputs, deadlines } = this.#parts;
     if (request.state !== "idle") outputs.push({ kind: "disconnect", lane: request.index, error: undefined });
     this.disconnect(request);
     this.#wanting.delete(request);

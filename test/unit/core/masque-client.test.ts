@@ -31,10 +31,13 @@ describe("a client of standard MASQUE", () => {
   let client: MasqueClient;
   let association: number;
 
-  function open(bounds: { readonly maxAssociations: number; readonly maxContexts: number }): void {
+  function open(
+    bounds: { readonly maxAssociations: number; readonly maxContexts: number },
+    ageBudgetMs = 100,
+  ): void {
     client = new MasqueClient({
       crypto: cheapCryptography(1),
-      ageBudgetMs: 100,
+      ageBudgetMs,
       queueBytes: 131_072,
       idleTimeoutMs: 60_000,
       activeIdleTimeoutMs: 300_000,
@@ -265,6 +268,7 @@ describe("a client of standard MASQUE", () => {
     for (const target of targets) send(target, "x");
     expect(client.counters.drops.context_limit).toBe(2);
     now += 12_000;
+    client.handleTimeout(now);
     send(targets[9], "x");
     expect(client.counters.drops.context_limit).toBe(2);
     expect(client.contexts.size).toBe(8);
@@ -279,7 +283,78 @@ describe("a client of standard MASQUE", () => {
     expect(lanesOf("connect")).toHaveLength(1);
   });
 
-  it("survives random and mutated streams from 200 proxies without an exception or a leak", () => {
+  describe("drops, with a tap", () => {
+    let seen: [reason: string | undefined, remote: AddressBytes | undefined][];
+
+    function observe(): void {
+      seen = [];
+      client.counters.tap = {
+        record: (isIn, reason, _association, _local, remote) => {
+          if (!isIn) seen.push([reason, remote]);
+        },
+      };
+    }
+
+    beforeEach(observe);
+
+    it("counts and shows datagrams whose context is evicted while its request connects", () => {
+      open({ maxAssociations: 8, maxContexts: 2 }, 60_000);
+      observe();
+      for (const target of [one, two]) send(target, "x");
+      now += 11_000;
+      send(two, "y");
+      send(three, "z");
+      expect(seen).toEqual([["context_limit", one]]);
+      client.handleConnected(now, 0, true);
+      expect(written(0)).toBe(
+        hex(
+          encodeCompressionAssign(2, two),
+          encodeCompressionAssign(4, three),
+          datagram(2, "x"),
+          datagram(2, "y"),
+          datagram(4, "z"),
+        ),
+      );
+      expect(client.counters.drops).toMatchObject({ context_limit: 1, unknown_context: 0 });
+    });
+
+    it("counts a refused target apart from those that had joined its request", () => {
+      for (const target of [one, two, three]) send(target, "x");
+      client.handleDisconnected(now, 0, new MasqueRefusal(403, "no"));
+      expect(seen).toEqual([
+        ["refused_target", one],
+        ["unknown_context", two],
+        ["unknown_context", three],
+      ]);
+      expect(client.counters.drops).toMatchObject({ refused_target: 1, unknown_context: 2 });
+    });
+
+    it("counts what waits on an open request for a context that the proxy closes", () => {
+      send(one, "a");
+      client.handleConnected(now, 0, true);
+      client.pollTransmit(now, 0);
+      seen = [];
+      for (const target of [two, one]) send(target, "b");
+      received(0, encodeCompressionClose(2));
+      expect(seen).toEqual([["refused_target", two]]);
+      client.handleTransmitted(0);
+      expect(written(0)).toBe(hex(encodeCompressionAssign(2, two), datagram(0, "b")));
+    });
+
+    it("shows the remote address of every datagram that waits when its association ends", () => {
+      for (const target of [one, two, name]) send(target, "x");
+      client.closeAssociation(now, association);
+      expect(new Set(seen)).toEqual(
+        new Set([
+          ["unknown_context", one],
+          ["unknown_context", two],
+          ["unknown_context", name],
+        ]),
+      );
+    });
+  });
+
+  it("survives random and mutated streams from 200 proxies without an exception or a leak, and accounts for every datagram", () => {
     const random = seededRandom(12);
     const valid = [
       datagram(0, "a"),
@@ -292,14 +367,26 @@ describe("a client of standard MASQUE", () => {
     ];
     let delivered = 0;
     for (let proxy = 0; proxy < 200; proxy++) {
-      open({ maxAssociations: 8, maxContexts: 8 });
+      open({ maxAssociations: 8, maxContexts: 3 }, proxy % 3 === 0 ? 60_000 : 100);
+      const connecting = new Set<number>();
+      let counted = 0;
+      client.counters.tap = {
+        record: (isIn, _reason, _association, _local, remote) => {
+          if (!isIn && remote !== undefined) counted++;
+        },
+      };
       for (let i = 0; i < 1_000; i++) {
         now += random() % 16 === 0 ? 31_000 : 1;
         send([one, two, three, name][random() % 4], "x");
         for (const output of outputs()) {
-          if (output.kind !== "connect") continue;
-          if (random() % 8 === 0) client.handleDisconnected(now, output.lane, new MasqueRefusal(403, "no"));
-          else client.handleConnected(now, output.lane, proxy % 2 === 0);
+          if (output.kind === "connect") connecting.add(output.lane);
+          else if (output.kind === "disconnect") connecting.delete(output.lane);
+        }
+        for (const lane of connecting) {
+          if (random() % 4 !== 0) break;
+          connecting.delete(lane);
+          if (random() % 8 === 0) client.handleDisconnected(now, lane, new MasqueRefusal(403, "no"));
+          else client.handleConnected(now, lane, proxy % 2 === 0);
         }
         for (let lane = client.pollReady(); lane >= 0; lane = client.pollReady()) {
           written(lane);
@@ -312,6 +399,7 @@ describe("a client of standard MASQUE", () => {
       }
       client.closeAssociation(now, association);
       expect([client.lanesUp, client.contexts.size, client.associationCount]).toEqual([0, 0, 0]);
+      expect(counted).toBe(1_000);
     }
     expect(delivered).toBeGreaterThan(5_000);
   });

@@ -292,26 +292,26 @@ export class SendQueue implements FlowHolder {
     }
   }
 
-  /** Drops the datagrams of contexts that have ended, counted as `unknown_context`. Visits the whole queue. */
-  dropContexts(hasEnded: (context: number) => boolean): void {
+  /** Drops the datagrams of contexts that have ended. Visits the whole queue. */
+  dropContexts(hasEnded: (context: number) => boolean, reason: DropReason = "unknown_context"): void {
     const pool = this.#pool;
     let left = this.#count();
     for (let flow = this.#turn; left > 0; left--) {
       const next = pool.flowNext[flow];
-      this.#dropContextsOf(flow, hasEnded);
+      this.#dropContextsOf(flow, hasEnded, reason);
       flow = next;
     }
   }
 
-  #dropContextsOf(flow: number, hasEnded: (context: number) => boolean): void {
+  #dropContextsOf(flow: number, hasEnded: (context: number) => boolean, reason: DropReason): void {
     const pool = this.#pool;
     let before = NONE;
     for (let entry = pool.flowHead[flow]; entry !== NONE; ) {
       const next = pool.entryNext[entry];
       if (!hasEnded(pool.entryContext[entry])) before = entry;
       else {
-        this.#counters.drops.unknown_context++;
-        this.#recordEntry("unknown_context", flow, entry);
+        this.#counters.drops[reason]++;
+        this.#recordEntry(reason, flow, entry);
         if (before === NONE) this.#dropHead(flow);
         else {
           const cost = entryCost(pool.entryLength[entry]);
