@@ -7,67 +7,41 @@ import {
   PROTOCOL_UDP,
 } from "../../wire/ip/ip-packet.ts";
 import { isIpv4ChecksumRight } from "../../wire/ip/ipv4.ts";
-import { isUdpChecksumRight, MAX_UDP_PAYLOAD_BYTES, UDP_HEADER_BYTES, udpEnd } from "../../wire/ip/udp.ts";
-import {
-  VIRTIO_GSO_UDP_L4,
-  VIRTIO_NET_HEADER_BYTES,
-  virtioGsoSize,
-  virtioGsoType,
-} from "../../wire/ip/virtio-net.ts";
-import { readUint16 } from "../../wire/network-order.ts";
+import { MAX_UDP_PAYLOAD_BYTES } from "../../wire/ip/udp.ts";
+import { VIRTIO_NET_HEADER_BYTES } from "../../wire/ip/virtio-net.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
-import { addressPort, copyAddress, sameBytes, writeAddress } from "../../wire/socket-address.ts";
+import { addressPort } from "../../wire/socket-address.ts";
 import { UsageError } from "../errors.ts";
 import { Fifo } from "../fifo.ts";
 import type { PacketTap } from "../tap.ts";
-import { TokenBucket } from "../token-bucket.ts";
 import { EchoReplies } from "./echo-replies.ts";
 import { IcmpErrors } from "./icmp-errors.ts";
 import type { DeviceAddresses, Tun2SocksOptions } from "./options.ts";
 import { checkOptions } from "./options.ts";
-import { ADDRESS_STRIDE, InnerDatagramBatch, PacketBatch } from "./packet-batch.ts";
-import {
-  findAddressFault,
-  isAddress,
-  isChecksumPartial,
-  isIcmpError,
-  isOffloadRight,
-} from "./packet-checks.ts";
+import { InnerDatagramBatch, PacketBatch } from "./packet-batch.ts";
+import { findAddressFault, isAddress, isIcmpError, isOffloadRight } from "./packet-checks.ts";
 import { PacketCounters } from "./packet-counters.ts";
 import { PacketWriter } from "./packet-writer.ts";
 import { Reassembler } from "./reassembly.ts";
 import { Router } from "./router.ts";
-import { dependsOnPayload, ROUTE_DROP, ROUTE_REJECT } from "./rules.ts";
+import { dependsOnPayload } from "./rules.ts";
 import { KernelSegments } from "./tcp/kernel-segments.ts";
 import { SegmentBatch } from "./tcp/segment-batch.ts";
 import { StackSegments } from "./tcp/stack-segments.ts";
 import type { AcceptedFlow, FlowEnd } from "./tcp/tcp-segments.ts";
-import { UdpAssociations } from "./udp-associations.ts";
+import type { AssociationOutput } from "./udp/udp-datagrams.ts";
+import { MAX_SEGMENTS, UdpDatagrams } from "./udp/udp-datagrams.ts";
 
 const NONE = -1;
 const NEVER = Number.POSITIVE_INFINITY;
 const SWEEP_MS = 1_000;
-/** Most datagrams that the kernel puts into one packet (UDP_MAX_SEGMENTS). */
-const MAX_SEGMENTS = 128;
 
 const BATCH_PACKETS = 1024;
 const TO_DEVICE_ARENA_BYTES = 2 * 1024 * 1024;
 const DATAGRAM_ARENA_BYTES = 256 * 1024;
 
 export type Tun2SocksOutput =
-  /** Comes before the association's first datagram. */
-  | {
-      readonly kind: "association-open";
-      readonly association: number;
-      readonly source: AddressBytes;
-      readonly route: number;
-    }
-  /** The slot may be reused after this. Not emitted after {@link Tun2Socks.closeAssociation}. */
-  | {
-      readonly kind: "association-closed";
-      readonly association: number;
-      readonly reason: "idle" | "evicted";
-    }
+  | AssociationOutput
   /**
    * A flow that was accepted, or that a stack of the host knows, has been forgotten, and its slot may be reused. `finished`: the host's
    * connection ends, or has ended, by itself; otherwise the host should destroy it.
@@ -106,17 +80,14 @@ export class Tun2Socks {
 
   readonly #options: Tun2SocksOptions;
   readonly #outputs = new Fifo<Tun2SocksOutput>();
-  readonly #associations: UdpAssociations;
-  readonly #evictions: TokenBucket;
   readonly #reassembler: Reassembler;
   readonly #writer: PacketWriter;
   readonly #icmp: IcmpErrors;
   readonly #echo: EchoReplies;
   readonly #router: Router;
+  readonly #udp: UdpDatagrams;
   readonly #tcp: KernelSegments | StackSegments;
   readonly #packet = new IpPacket();
-  readonly #source = new Uint8Array(ADDRESS_STRIDE);
-  #lastAssociation = NONE;
   #sweepAt = NEVER;
 
   /** @throws UsageError ERR_OPTION */
@@ -124,8 +95,6 @@ export class Tun2Socks {
     checkOptions(options);
     const { limits, seed, mtu, virtio, uso, ipv4, ipv6 } = options;
     this.#options = options;
-    this.#associations = new UdpAssociations(seed);
-    this.#evictions = new TokenBucket(limits.evictionsPerSecond);
     this.#reassembler = new Reassembler(limits.reassemblyBytes, limits.reassemblyTimeoutMs, this.counters);
     this.#writer = new PacketWriter(this.toDevice, this.counters, mtu, virtio, uso, seed);
     this.#icmp = new IcmpErrors(this.#writer, this.counters, limits.icmpErrorsPerSecond, [
@@ -137,16 +106,19 @@ export class Tun2Socks {
     this.segments = new SegmentBatch(BATCH_PACKETS, options.hasTcpStack);
     const onClosed = (flow: number, reason: FlowEnd) =>
       void this.#outputs.push({ kind: "flow-closed", flow, reason });
-    const parts = [options, this.#packet, this.#writer, this.#router, this.counters, onClosed] as const;
+    const parts = [options, this.#packet, this.#writer, this.#router, this.counters] as const;
+    this.#udp = new UdpDatagrams(...parts, this.#icmp, this.datagrams, (output) => {
+      this.#outputs.push(output);
+    });
     this.#tcp = options.hasTcpStack
-      ? new StackSegments(...parts, this.segments)
-      : new KernelSegments(...parts);
+      ? new StackSegments(...parts, onClosed, this.segments)
+      : new KernelSegments(...parts, onClosed);
   }
 
   // Getters
 
   get associationCount(): number {
-    return this.#associations.size;
+    return this.#udp.size;
   }
 
   get flowCount(): number {
@@ -218,23 +190,7 @@ export class Tun2Socks {
     offset: number,
     length: number,
   ): boolean {
-    const { counters } = this;
-    const source = this.#associations.isOpen(association)
-      ? this.#associations.source(association)
-      : undefined;
-    const isFamily = remote[0] === source?.[0];
-    if (source === undefined || !isFamily || length > MAX_UDP_PAYLOAD_BYTES) {
-      const reason = source === undefined ? "association_closed" : isFamily ? "too_long" : "family";
-      counters.drop(reason);
-      this.tap?.record(true, reason, association, source, remote, data, offset, length);
-      return true;
-    }
-    if (!this.#writer.hasRoom(length)) return false;
-    this.#associations.answered(now, association);
-    counters.datagramsOut++;
-    counters.bytesOut += length;
-    this.#writer.writeUdp(remote, source, data, offset, length);
-    return true;
+    return this.#udp.writeDatagram(now, association, remote, data, offset, length, this.tap);
   }
 
   /**
@@ -250,12 +206,7 @@ export class Tun2Socks {
     kind: UnreachableKind,
     mtu = 0,
   ): boolean {
-    if (!this.#associations.isOpen(association)) return true;
-    const source = this.#associations.source(association);
-    if (remote[0] !== source[0]) return true;
-    if (!this.#writer.hasRoom()) return false;
-    this.#icmp.answerDatagram(now, source, remote, kind, mtu);
-    return true;
+    return this.#udp.writeUnreachable(now, association, remote, kind, mtu);
   }
 
   /**
@@ -280,19 +231,7 @@ export class Tun2Socks {
     bytes: number,
     packets: number,
   ): void {
-    const { counters } = this;
-    const isOpen = this.#associations.isOpen(association);
-    if (isOut) {
-      counters.packetsIn += packets;
-      counters.datagramsIn += count;
-      counters.bytesIn += bytes;
-      if (isOpen) this.#associations.sent(time, association);
-    } else {
-      counters.packetsOut += packets;
-      counters.datagramsOut += count;
-      counters.bytesOut += bytes;
-      if (isOpen) this.#associations.answered(time, association, count);
-    }
+    this.#udp.handleShortcut(time, association, isOut, count, bytes, packets);
   }
 
   handleTimeout(now: number): void {
@@ -309,7 +248,7 @@ export class Tun2Socks {
 
   pollOutput(): Tun2SocksOutput | undefined {
     const output = this.#outputs.shift();
-    if (output?.kind === "association-closed") this.#associations.release(output.association);
+    if (output?.kind === "association-closed") this.#udp.release(output.association);
     else if (output?.kind === "flow-closed") this.#tcp.release(output.flow);
     return output;
   }
@@ -322,9 +261,7 @@ export class Tun2Socks {
   }
 
   closeAssociation(association: number): void {
-    if (!this.#associations.isOpen(association)) return;
-    this.#associations.end(association);
-    this.#associations.release(association);
+    this.#udp.close(association);
   }
 
   /**
@@ -367,7 +304,7 @@ export class Tun2Socks {
 
   /** The source of an open association. */
   sourceOf(association: number): AddressBytes | undefined {
-    return this.#associations.isOpen(association) ? this.#associations.source(association) : undefined;
+    return this.#udp.sourceOf(association);
   }
 
   // Packets
@@ -432,7 +369,7 @@ export class Tun2Socks {
     isForPeer: boolean,
   ): void {
     const { protocol, version } = this.#packet;
-    if (protocol === PROTOCOL_UDP) this.#handleUdp(now, bytes, offset, isForPeer);
+    if (protocol === PROTOCOL_UDP) this.#udp.handle(now, bytes, offset, isForPeer);
     else if (protocol === PROTOCOL_TCP) this.#tcp.handle(now, bytes, offset, device, isForPeer);
     else if (protocol === (version === 4 ? PROTOCOL_ICMP : PROTOCOL_ICMPV6)) this.#echo.handle(bytes, offset);
     else {
@@ -441,135 +378,16 @@ export class Tun2Socks {
     }
   }
 
-  // UDP
-
-  #handleUdp(now: number, bytes: Uint8Array, offset: number, isForPeer: boolean): void {
-    const { counters, datagrams } = this;
-    const packet = this.#packet;
-    const { transport, source, destination, addressBytes } = packet;
-    const end = udpEnd(bytes, packet);
-    const destinationPort = end < 0 ? 0 : readUint16(bytes, transport + 2);
-    if (destinationPort === 0 || readUint16(bytes, transport) === 0) {
-      counters.drop("malformed");
-      return;
-    }
-    const hasOffload = this.#options.virtio && offset !== NONE;
-    const isPartial = hasOffload && isChecksumPartial(bytes, offset);
-    if (!isPartial && !isUdpChecksumRight(bytes, packet, end)) {
-      counters.drop("bad_checksum");
-      return;
-    }
-    const payload = transport + UDP_HEADER_BYTES;
-    if (isForPeer) {
-      counters.drop("unroutable");
-      this.#icmp.answer(now, bytes, packet, "port");
-      return;
-    }
-    const route = this.#router.choose(PROTOCOL_UDP, bytes, packet, payload, end);
-    if (route === ROUTE_REJECT) this.#icmp.answer(now, bytes, packet, "port");
-    if (route === ROUTE_REJECT || route === ROUTE_DROP) return;
-    const isSegmented = hasOffload && virtioGsoType(bytes, offset) === VIRTIO_GSO_UDP_L4;
-    const segment = isSegmented ? virtioGsoSize(bytes, offset) : Math.max(1, end - payload);
-    if (end - payload > segment * MAX_SEGMENTS) {
-      counters.drop("malformed");
-      return;
-    }
-    // Up to 65,527 bytes fit in an IPv6 packet, but neither the memory here nor what follows takes so many.
-    if (Math.min(segment, end - payload) > MAX_UDP_PAYLOAD_BYTES) {
-      counters.drop("too_long");
-      return;
-    }
-    const association = this.#associationOf(now, bytes, route, source, addressBytes, transport);
-    if (association === NONE) {
-      counters.drop("association_limit");
-      return;
-    }
-    let at = payload;
-    if (offset === NONE) {
-      // The datagram is in the reassembler's memory, which the next fragment overwrites.
-      at = datagrams.arenaEnd;
-      datagrams.arena.set(bytes.subarray(payload, end), at);
-      datagrams.arenaEnd += end - payload;
-    }
-    const last = at + end - payload;
-    do {
-      const length = Math.min(segment, last - at);
-      const index = datagrams.add(offset === NONE ? 0 : 1, at, length);
-      datagrams.association[index] = association;
-      datagrams.dscp[index] = packet.dscp;
-      datagrams.addressLength[index] = writeAddress(
-        datagrams.addresses,
-        index * ADDRESS_STRIDE,
-        bytes,
-        destination,
-        addressBytes,
-        transport + 2,
-      );
-      counters.datagramsIn++;
-      counters.bytesIn += length;
-      at += length;
-    } while (at < last);
-  }
-
-  /** @returns the slot, or -1 if the source is new and too many others were evicted */
-  #associationOf(
-    now: number,
-    bytes: Uint8Array,
-    route: number,
-    sourceAt: number,
-    addressBytes: 4 | 16,
-    portAt: number,
-  ): number {
-    const source = this.#source;
-    const associations = this.#associations;
-    const length = writeAddress(source, 0, bytes, sourceAt, addressBytes, portAt);
-    const last = this.#lastAssociation;
-    if (associations.isOpen(last) && associations.route(last) === route) {
-      const known = associations.source(last);
-      if (known.length === length && sameBytes(known, 0, source, 0, length)) {
-        associations.sent(now, last);
-        return last;
-      }
-    }
-    let association = associations.find(route, source, 0, length);
-    if (association === NONE) {
-      if (associations.size >= this.#options.limits.maxAssociations) {
-        if (!this.#evictions.take(now)) return NONE;
-        this.counters.associationsEvicted++;
-        this.#endAssociation(associations.leastWanted(), "evicted");
-      }
-      const address = copyAddress(source, 0, length);
-      association = associations.open(now, route, address);
-      this.counters.associationsOpened++;
-      this.#outputs.push({ kind: "association-open", association, source: address, route });
-    } else associations.sent(now, association);
-    this.#lastAssociation = association;
-    return association;
-  }
-
-  #endAssociation(association: number, reason: "idle" | "evicted"): void {
-    this.#associations.end(association);
-    this.#outputs.push({ kind: "association-closed", association, reason });
-  }
-
   // Time
 
   #armSweep(now: number): void {
     if (this.#sweepAt !== NEVER) return;
-    const isIdle = this.#associations.size + this.#tcp.size + this.#reassembler.size === 0;
+    const isIdle = this.#udp.size + this.#tcp.size + this.#reassembler.size === 0;
     if (!isIdle) this.#sweepAt = now + SWEEP_MS;
   }
 
   #sweep(now: number): void {
-    const { udpIdleMs, udpActiveIdleMs } = this.#options.limits;
-    const associations = this.#associations;
-    for (
-      let slot = associations.idle(now, udpIdleMs, udpActiveIdleMs);
-      slot !== NONE;
-      slot = associations.idle(now, udpIdleMs, udpActiveIdleMs)
-    ) {
-      this.#endAssociation(slot, "idle");
-    }
+    this.#udp.sweep(now);
     this.#tcp.sweep(now);
     this.#reassembler.expire(now);
   }

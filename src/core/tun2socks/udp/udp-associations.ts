@@ -1,7 +1,7 @@
-import type { AddressBytes } from "../../wire/socket-address.ts";
-import { AddressIndex } from "../address-index.ts";
-import { grown } from "../grown.ts";
-import { IdleLists } from "../idle-lists.ts";
+import type { AddressBytes } from "../../../wire/socket-address.ts";
+import { AddressIndex } from "../../address-index.ts";
+import { grown } from "../../grown.ts";
+import { IdleLists } from "../../idle-lists.ts";
 
 const NONE = -1;
 /** List of associations with at most one answer, which are evicted first. */
