@@ -14,9 +14,8 @@ import { DatagramBatch } from "../session/datagram-batch.ts";
 import { NameLookups } from "../session/name-lookups.ts";
 import { SendPool } from "../session/queue/send-pool.ts";
 import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
-import { CONTEXT_ACKED, MAX_ID } from "../session/session-model.ts";
-import type { ConnectionOfOffer, Shortcut, Shortcuts } from "../session/shortcuts.ts";
-import { MAX_SHORTCUT_CONTEXTS } from "../session/shortcuts.ts";
+import { MAX_ID } from "../session/session-model.ts";
+import type { Shortcut, Shortcuts } from "../session/shortcuts.ts";
 import type { SpreadState } from "../session/spread-state.ts";
 import { spreadState } from "../session/spread-state.ts";
 import type { AssociationReports, SessionReport } from "../status.ts";
@@ -45,6 +44,7 @@ import {
   deadlineOf,
 } from "./server-parts.ts";
 import { ServerReplies } from "./server-replies.ts";
+import { ServerShortcuts } from "./server-shortcuts.ts";
 import type { Connection } from "./sessions/server-session.ts";
 import { ServerSessions } from "./sessions/server-sessions.ts";
 import { SessionLifetimes } from "./sessions/session-lifetimes.ts";
@@ -73,6 +73,7 @@ export class TunnelServer {
   readonly #flows: ServerFlows;
   readonly #capsules: ServerCapsules;
   readonly #replies: ServerReplies;
+  readonly #shortcuts: ServerShortcuts;
   readonly #lifetimes: SessionLifetimes;
   readonly #connections: ServerConnections;
   readonly #admission: Admission;
@@ -115,6 +116,7 @@ export class TunnelServer {
     this.#flows = new ServerFlows(parts, this.#lanes);
     this.#capsules = new ServerCapsules(parts, this.#flows, this.#lanes);
     this.#replies = new ServerReplies(parts, this.#flows, this.#lanes);
+    this.#shortcuts = new ServerShortcuts(parts, this.#capsules);
     this.#lifetimes = new SessionLifetimes(parts, this.#lanes, this.#flows);
     this.#connections = new ServerConnections(parts, this.#lifetimes);
     this.#admission = new Admission(
@@ -476,30 +478,7 @@ export class TunnelServer {
 
   /** See {@link TunnelClient.pollShortcut}. */
   pollShortcut(): Shortcut | undefined {
-    return this.contexts.pollShortcut(this.#connectionOfOffer);
-  }
-
-  readonly #connectionOfOffer: ConnectionOfOffer = ({ epoch, context }, association) => {
-    const connection = this.#associations.connectionOf[association];
-    const isGiven = connection?.tunnel === epoch.tunnel && this.#mayCutShort(connection, context);
-    return isGiven ? connection.index : undefined;
-  };
-
-  #mayCutShort({ session, state, hasEnded, tunnel }: Connection, context: number): boolean {
-    const { isDraining, isSuspending, isClosed } = this.#shutdown;
-    return (
-      !(isDraining || isSuspending || isClosed) &&
-      session?.kind === "native" &&
-      session.lanes === undefined &&
-      session.holder === undefined &&
-      session.connections.size === 1 &&
-      session.contextById.size <= MAX_SHORTCUT_CONTEXTS &&
-      this.counters.tap === undefined &&
-      state === "open" &&
-      !hasEnded &&
-      tunnel.error === undefined &&
-      this.contexts.state[context] === CONTEXT_ACKED
-    );
+    return this.#shortcuts.poll();
   }
 
   /** Whether shortcuts may read from a connection next. Call it only once all bytes read from the connection have been handled. */
@@ -509,15 +488,7 @@ export class TunnelServer {
 
   /** See {@link TunnelClient.handleShortcut}. */
   handleShortcut(time: number, shortcut: Shortcut, count: number, bytes: number, length: number): void {
-    const { epoch, isOut, context, generation } = shortcut;
-    const isKnown = this.contexts.generation[context] === generation;
-    if (isOut) {
-      epoch.tunnel.handleShortcutSent(count, bytes, length);
-      if (isKnown) this.#associations.noteReplies(time, context, count);
-    } else {
-      epoch.tunnel.handleShortcutReceived(time, length);
-      this.#capsules.noteReceived(time, isKnown ? context : NONE, count, bytes);
-    }
+    this.#shortcuts.handleCarried(time, shortcut, count, bytes, length);
   }
 
   /** Whether the connection's session has more to send than its path carries. */
