@@ -396,6 +396,26 @@ static void a_listener_that_is_no_listener_any_more_fails_once_and_leaves_the_lo
   assert_int_equal(world->listener_released, 1);
 }
 
+// Such a socket is readable for ever, and yet has nothing to accept.
+static void a_unix_listener_that_somebody_shuts_down_accepts_what_waits_and_fails_once(void **state) {
+  connection_world *world = *state;
+  for (int i = 0; i < 2; i++) {
+    attempt attempt = {.world = world};
+    world->failures = world->accepted = world->listener_released = 0;
+    world->listener = io_unix_listen(world->world.io, world->path, 0600, 4, &listener_callbacks, world);
+    assert_true(world->listener >= 0);
+    assert_true(io_unix_connect(world->world.io, world->path, &connect_callbacks, &attempt) >= 0);
+    assert_int_equal(shutdown(world->listener, i == 0 ? SHUT_RD : SHUT_RDWR), 0);
+    RUN_UNTIL(&world->world, world->failures > 0 && attempt.done == 1);
+    for (int turn = 0; turn < 20; turn++) uv_run(&world->world.loop, UV_RUN_NOWAIT);
+    assert_int_equal(world->accepted, 1);
+    assert_int_equal(world->failures, 1);
+    assert_int_equal(world->failure, UV_EINVAL);
+    io_unlisten(world->world.io, world->listener);
+    assert_int_equal(world->listener_released, 1);
+  }
+}
+
 static void a_listener_that_fails_may_close_within_its_call(void **state) {
   connection_world *world = *state;
   listen_on_loopback(world);
@@ -441,6 +461,7 @@ int connection_tests(void) {
       TEST(a_listener_with_nothing_but_conditions_fails_once),
 #ifdef __linux__
       TEST(a_listener_that_is_no_listener_any_more_fails_once_and_leaves_the_loop_alone),
+      TEST(a_unix_listener_that_somebody_shuts_down_accepts_what_waits_and_fails_once),
       TEST(a_listener_that_fails_may_close_within_its_call),
 #endif
   };

@@ -9,6 +9,7 @@
 
 #ifndef _WIN32
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #endif
@@ -47,13 +48,28 @@ static int open_reserve(void) {
 static void close_reserve(listener *listener) {
   (void)listener;
 }
+
+static bool is_shut_down(const listener *listener) {
+  (void)listener;
+  return false;
+}
 #else
+#ifndef POLLRDHUP
+#define POLLRDHUP 0
+#endif
+
 static int open_reserve(void) {
   return open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
 static void close_reserve(listener *listener) {
   if (listener->reserve >= 0) close(listener->reserve);
+}
+
+// Whether somebody who shares the socket has shut it down. A Unix socket is then readable for ever, and never has anything to accept.
+static bool is_shut_down(const listener *listener) {
+  struct pollfd socket = {.fd = listener->watcher.fd, .events = POLLRDHUP};
+  return poll(&socket, 1, 0) > 0 && (socket.revents & (POLLHUP | POLLRDHUP)) != 0;
 }
 #endif
 
@@ -77,6 +93,7 @@ static int accept_round(listener *listener) {
       int error = io_socket_error();
       if (error == UV_EINTR || error == UV_ECONNABORTED) continue;
       if (error == UV_EMFILE || error == UV_ENFILE) turn_away(listener);
+      if (error == UV_EAGAIN && i == 0 && is_shut_down(listener)) return UV_EINVAL;
       return is_final(error) ? error : 0;
     }
     listener->conditions = 0;
