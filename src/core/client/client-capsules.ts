@@ -23,7 +23,6 @@ import { ProtocolError } from "../errors.ts";
 import { ReleasedBatch } from "../lanes/receiving/released-batch.ts";
 import type { LaneScheduler } from "../lanes/scheduler.ts";
 import type { DatagramBatch } from "../session/datagram-batch.ts";
-import type { Lane } from "../session/lane.ts";
 import {
   ASSOCIATION_CLOSING,
   ASSOCIATION_OPEN,
@@ -37,6 +36,7 @@ import { UnknownContexts } from "../session/unknown-contexts.ts";
 import type { ClientFlows } from "./client-flows.ts";
 import type { ClientParts, FormerSession } from "./client-parts.ts";
 import { isServersId, OWN, PEER, REFUSED } from "./client-parts.ts";
+import type { Lane } from "./lanes/lane.ts";
 
 const NONE = -1;
 /** Milliseconds before an association that the server refused is opened again. */

@@ -12,7 +12,6 @@ import { copyAddress } from "../../wire/socket-address.ts";
 import type { DropReason } from "../counters.ts";
 import { dropReasonOf } from "../counters.ts";
 import { ANY_LANE } from "../lanes/lane-bits.ts";
-import type { Lane } from "../session/lane.ts";
 import {
   ASSOCIATION_CLOSING,
   ASSOCIATION_LOCAL,
@@ -23,6 +22,7 @@ import {
 import { IDLE_ANSWERED, IDLE_CLOSING, IDLE_QUIET } from "./client-associations.ts";
 import type { ClientParts } from "./client-parts.ts";
 import { DEADLINE_ASSOCIATIONS, DEADLINE_CONTEXTS, isServersId, OWN, PEER, REFUSED } from "./client-parts.ts";
+import type { Lane } from "./lanes/lane.ts";
 import { UnreachableReports } from "./unreachable-reports.ts";
 
 const NONE = -1;

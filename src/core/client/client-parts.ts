@@ -9,13 +9,13 @@ import type { Fifo } from "../fifo.ts";
 import type { LaneScheduler } from "../lanes/scheduler.ts";
 import type { ContextTable } from "../session/context-table.ts";
 import type { DatagramBatch } from "../session/datagram-batch.ts";
-import type { Lane, LaneOptions } from "../session/lane.ts";
 import type { LatencyRule } from "../session/latency-rules.ts";
 import type { SendPool } from "../session/queue/send-pool.ts";
 import type { QueueOwner } from "../tap.ts";
 import type { ClientAssociations } from "./client-associations.ts";
 import type { ClientDscp } from "./client-dscp.ts";
 import type { ClientLatency } from "./client-latency.ts";
+import type { Lane, LaneOptions } from "./lanes/lane.ts";
 
 /** Options of a client. Durations are in milliseconds, sizes in bytes. */
 export interface TunnelClientOptions extends LaneOptions {

@@ -1,11 +1,11 @@
-import type { Lane } from "../session/lane.ts";
 import { ASSOCIATION_OPEN, CONTEXT_ACKED } from "../session/session-model.ts";
 import type { ConnectionOfOffer, Shortcut } from "../session/shortcuts.ts";
 import { MAX_SHORTCUT_CONTEXTS } from "../session/shortcuts.ts";
 import type { ClientCapsules } from "./client-capsules.ts";
 import type { ClientFlows } from "./client-flows.ts";
-import type { ClientLanes } from "./client-lanes.ts";
 import type { ClientParts } from "./client-parts.ts";
+import type { ClientLanes } from "./lanes/client-lanes.ts";
+import type { Lane } from "./lanes/lane.ts";
 
 const NONE = -1;
 

@@ -12,8 +12,6 @@ import { randomSeed } from "../handshakes/credentials.ts";
 import type { PathWatch } from "../lanes/transfers/path-watch.ts";
 import { ContextTable } from "../session/context-table.ts";
 import { DatagramBatch } from "../session/datagram-batch.ts";
-import type { Lane } from "../session/lane.ts";
-import { LaneCount } from "../session/lane-count.ts";
 import { Measurement } from "../session/probe-train.ts";
 import { SendPool } from "../session/queue/send-pool.ts";
 import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
@@ -35,10 +33,8 @@ import { recordDroppedRows } from "../tap.ts";
 import { ClientAssociations } from "./client-associations.ts";
 import { ClientCapsules } from "./client-capsules.ts";
 import { ClientClock } from "./client-clock.ts";
-import { ClientDispatch } from "./client-dispatch.ts";
 import { ClientDscp } from "./client-dscp.ts";
 import { ClientFlows } from "./client-flows.ts";
-import { ClientLanes } from "./client-lanes.ts";
 import { ClientLatency } from "./client-latency.ts";
 import type { ClientOutput, ClientParts, TunnelClientOptions } from "./client-parts.ts";
 import {
@@ -52,7 +48,11 @@ import {
   deadlineOfQueue,
 } from "./client-parts.ts";
 import { ClientShortcuts } from "./client-shortcuts.ts";
-import { UnmeasuredPath } from "./unmeasured-path.ts";
+import { ClientDispatch } from "./lanes/client-dispatch.ts";
+import { ClientLanes } from "./lanes/client-lanes.ts";
+import type { Lane } from "./lanes/lane.ts";
+import { LaneCount } from "./lanes/lane-count.ts";
+import { UnmeasuredPath } from "./lanes/unmeasured-path.ts";
 
 const NONE = -1;
 const NO_LIMIT = Number.POSITIVE_INFINITY;

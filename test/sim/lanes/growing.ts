@@ -1,4 +1,4 @@
-import { LaneCount } from "../../../src/core/session/lane-count.ts";
+import { LaneCount } from "../../../src/core/client/lanes/lane-count.ts";
 import type { EndOptions } from "./end.ts";
 import type { Wakeable } from "./event-loop.ts";
 import { ScheduledLanes } from "./scheduled.ts";

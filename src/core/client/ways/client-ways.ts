@@ -1,8 +1,8 @@
-import type { Lane } from "../../session/lane.ts";
-import type { LaneCount } from "../../session/lane-count.ts";
 import { LANE_HELD } from "../../session/session-model.ts";
 import type { ClientParts } from "../client-parts.ts";
 import { DEADLINE_RACE } from "../client-parts.ts";
+import type { Lane } from "../lanes/lane.ts";
+import type { LaneCount } from "../lanes/lane-count.ts";
 import { WayRace } from "./way-race.ts";
 
 const NONE = -1;

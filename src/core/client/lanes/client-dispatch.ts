@@ -1,13 +1,13 @@
-import { DatagramStore } from "../lanes/datagram-store.ts";
-import { FlowTable } from "../lanes/flow-table.ts";
-import { NO_LANE } from "../lanes/lane-bits.ts";
-import { LaneScheduler } from "../lanes/scheduler.ts";
-import type { Lane } from "../session/lane.ts";
-import type { LaneCount } from "../session/lane-count.ts";
-import type { SendQueue } from "../session/queue/send-queue.ts";
-import { recordQueued } from "../tap.ts";
-import type { ClientParts } from "./client-parts.ts";
-import { DEADLINE_DISPATCH, isServersId } from "./client-parts.ts";
+import { DatagramStore } from "../../lanes/datagram-store.ts";
+import { FlowTable } from "../../lanes/flow-table.ts";
+import { NO_LANE } from "../../lanes/lane-bits.ts";
+import { LaneScheduler } from "../../lanes/scheduler.ts";
+import type { SendQueue } from "../../session/queue/send-queue.ts";
+import { recordQueued } from "../../tap.ts";
+import type { ClientParts } from "../client-parts.ts";
+import { DEADLINE_DISPATCH, isServersId } from "../client-parts.ts";
+import type { Lane } from "./lane.ts";
+import type { LaneCount } from "./lane-count.ts";
 
 const NONE = -1;
 const NEVER = Number.POSITIVE_INFINITY;

@@ -1,13 +1,10 @@
-import { encodeShutdown } from "../../wire/capsule.ts";
-import type { ExtensionResponse } from "../../wire/http/upgrade.ts";
-import { sameBytes } from "../../wire/socket-address.ts";
-import type { DropReason } from "../counters.ts";
-import { ProtocolError } from "../errors.ts";
-import type { SessionCredentials, Tickets } from "../session/lane.ts";
-import { Lane } from "../session/lane.ts";
-import type { LaneCount } from "../session/lane-count.ts";
-import type { SendPool } from "../session/queue/send-pool.ts";
-import { SendQueue } from "../session/queue/send-queue.ts";
+import { encodeShutdown } from "../../../wire/capsule.ts";
+import type { ExtensionResponse } from "../../../wire/http/upgrade.ts";
+import { sameBytes } from "../../../wire/socket-address.ts";
+import type { DropReason } from "../../counters.ts";
+import { ProtocolError } from "../../errors.ts";
+import type { SendPool } from "../../session/queue/send-pool.ts";
+import { SendQueue } from "../../session/queue/send-queue.ts";
 import {
   ASSOCIATION_CLOSING,
   ASSOCIATION_FREE,
@@ -16,16 +13,19 @@ import {
   LANE_HANDSHAKE,
   LANE_HELD,
   LANE_WAITING,
-} from "../session/session-model.ts";
-import type { ClientClock } from "./client-clock.ts";
+} from "../../session/session-model.ts";
+import type { ClientClock } from "../client-clock.ts";
+import type { ClientFlows } from "../client-flows.ts";
+import type { ClientParts } from "../client-parts.ts";
+import { deadlineOfLane, deadlineOfQueue, isServersId } from "../client-parts.ts";
+import { ClientWays } from "../ways/client-ways.ts";
 import type { ClientDispatch } from "./client-dispatch.ts";
-import type { ClientFlows } from "./client-flows.ts";
-import type { ClientParts } from "./client-parts.ts";
-import { deadlineOfLane, deadlineOfQueue, isServersId } from "./client-parts.ts";
 import type { RenewalActions } from "./client-renewal.ts";
 import { ClientRenewal } from "./client-renewal.ts";
+import type { SessionCredentials, Tickets } from "./lane.ts";
+import { Lane } from "./lane.ts";
+import type { LaneCount } from "./lane-count.ts";
 import type { UnmeasuredPath } from "./unmeasured-path.ts";
-import { ClientWays } from "./ways/client-ways.ts";
 
 const NONE = -1;
 

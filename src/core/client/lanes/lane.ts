@@ -1,19 +1,16 @@
-import { MAX_CONTROL_CAPSULE_BYTES } from "../../wire/capsule.ts";
-import type { HttpHead } from "../../wire/http/http-head.ts";
-import { decodeHead, isInterim } from "../../wire/http/http-head.ts";
+import { MAX_CONTROL_CAPSULE_BYTES } from "../../../wire/capsule.ts";
+import type { HttpHead } from "../../../wire/http/http-head.ts";
+import { decodeHead, isInterim } from "../../../wire/http/http-head.ts";
 import type {
   ExtensionChallenge,
   ExtensionResponse,
   KeyRefusalCause,
   UpgradeResponse,
-} from "../../wire/http/upgrade.ts";
-import { BIND_PATH, decodeUpgradeResponse, encodeUpgradeRequest } from "../../wire/http/upgrade.ts";
-import type { ClientClock } from "../client/client-clock.ts";
-import type { Way } from "../client/ways/way-race.ts";
-import { backoff } from "../client/ways/way-race.ts";
-import type { Counters } from "../counters.ts";
-import { ProtocolError } from "../errors.ts";
-import type { Cryptography, Transcript } from "../handshakes/credentials.ts";
+} from "../../../wire/http/upgrade.ts";
+import { BIND_PATH, decodeUpgradeResponse, encodeUpgradeRequest } from "../../../wire/http/upgrade.ts";
+import type { Counters } from "../../counters.ts";
+import { ProtocolError } from "../../errors.ts";
+import type { Cryptography, Transcript } from "../../handshakes/credentials.ts";
 import {
   challengeMac,
   constantTimeEqual,
@@ -25,13 +22,16 @@ import {
   requestMac,
   responseMac,
   resumeMac,
-} from "../handshakes/credentials.ts";
-import { HeadBuffer } from "../handshakes/head-buffer.ts";
-import { explainRefusal } from "../handshakes/refusal-hint.ts";
-import type { LanePort } from "../lanes/lane-port.ts";
-import type { SendQueue } from "./queue/send-queue.ts";
-import { LANE, LANE_HELD, LANE_UP } from "./session-model.ts";
-import { Tunnel } from "./tunnel.ts";
+} from "../../handshakes/credentials.ts";
+import { HeadBuffer } from "../../handshakes/head-buffer.ts";
+import { explainRefusal } from "../../handshakes/refusal-hint.ts";
+import type { LanePort } from "../../lanes/lane-port.ts";
+import type { SendQueue } from "../../session/queue/send-queue.ts";
+import { LANE, LANE_HELD, LANE_UP } from "../../session/session-model.ts";
+import { Tunnel } from "../../session/tunnel.ts";
+import type { ClientClock } from "../client-clock.ts";
+import type { Way } from "../ways/way-race.ts";
+import { backoff } from "../ways/way-race.ts";
 
 /** Bytes of control capsules that may wait for a server that does not read, in addition to those that register everything. */
 const CONTROL_BYTES = 1_048_576;

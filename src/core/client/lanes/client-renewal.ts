@@ -1,11 +1,11 @@
-import { encodeShutdown } from "../../wire/capsule.ts";
-import type { ExtensionResponse } from "../../wire/http/upgrade.ts";
-import type { Lane, SessionCredentials } from "../session/lane.ts";
-import type { LaneCount } from "../session/lane-count.ts";
-import { SendPool } from "../session/queue/send-pool.ts";
-import type { ClientParts } from "./client-parts.ts";
-import { DEADLINE_FORMER } from "./client-parts.ts";
-import type { ClientWays, LaneActions } from "./ways/client-ways.ts";
+import { encodeShutdown } from "../../../wire/capsule.ts";
+import type { ExtensionResponse } from "../../../wire/http/upgrade.ts";
+import { SendPool } from "../../session/queue/send-pool.ts";
+import type { ClientParts } from "../client-parts.ts";
+import { DEADLINE_FORMER } from "../client-parts.ts";
+import type { ClientWays, LaneActions } from "../ways/client-ways.ts";
+import type { Lane, SessionCredentials } from "./lane.ts";
+import type { LaneCount } from "./lane-count.ts";
 
 /** Share of used ids at which a new session replaces the current one. */
 const RENEW_SHARE = 7 / 8;

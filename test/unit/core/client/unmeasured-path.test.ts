@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { UnmeasuredPath } from "../../../../src/core/client/unmeasured-path.ts";
+import { LaneCount } from "../../../../src/core/client/lanes/lane-count.ts";
+import { UnmeasuredPath } from "../../../../src/core/client/lanes/unmeasured-path.ts";
 import { Counters } from "../../../../src/core/counters.ts";
-import { LaneCount } from "../../../../src/core/session/lane-count.ts";
 import { SendPool } from "../../../../src/core/session/queue/send-pool.ts";
 import { SendQueue } from "../../../../src/core/session/queue/send-queue.ts";
 import { Tunnel } from "../../../../src/core/session/tunnel.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { LaneCount } from "../../../../src/core/session/lane-count.ts";
+import { LaneCount } from "../../../../src/core/client/lanes/lane-count.ts";
 
 /** A session with receipts that has begun at 0. */
 function begun(): LaneCount {

@@ -6,11 +6,11 @@
  * would be wrong, and its first seconds slow. So until the path is measured, the session sends one initial window per round trip, as a
  * heartbeat after it measures. Over a short path the first answer ends the limit.
  */
-import { MAX_PAYLOAD_BYTES } from "../../wire/capsule.ts";
-import { FIRST_WINDOW_BYTES } from "../lanes/rate/modes/start-mode.ts";
-import type { LaneCount } from "../session/lane-count.ts";
-import { FAR_MS } from "../session/lane-count.ts";
-import type { Tunnel } from "../session/tunnel.ts";
+import { MAX_PAYLOAD_BYTES } from "../../../wire/capsule.ts";
+import { FIRST_WINDOW_BYTES } from "../../lanes/rate/modes/start-mode.ts";
+import type { Tunnel } from "../../session/tunnel.ts";
+import type { LaneCount } from "./lane-count.ts";
+import { FAR_MS } from "./lane-count.ts";
 
 const NO_LIMIT = Number.POSITIVE_INFINITY;
 /** Most bytes that accumulate while the application sends nothing: enough for the longest datagram and its header. */
