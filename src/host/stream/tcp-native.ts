@@ -44,14 +44,16 @@ export class NativeTcp implements Tcp {
     const native = this.#native;
     const { sharesPort = false } = options;
     const { path } = endpoint;
-    const accept = this.#acceptor(options);
+    let address = "";
+    const accept = this.#acceptor(options, () => address);
     const listener =
       path === undefined
         ? native.tcpListen!(scopedAddress(native, endpoint.host, endpoint.port), sharesPort, BACKLOG, accept)
         : native.unixListen!(path, UNIX_MODE, BACKLOG, accept);
     const port = path === undefined ? native.socketName!(listener, false)![1] : 0;
+    address = path === undefined ? formatEndpoint(endpoint.host, port) : `unix:${path}`;
     return {
-      address: path === undefined ? formatEndpoint(endpoint.host, port) : `unix:${path}`,
+      address,
       port,
       close: async () => native.tcpUnlisten!(listener),
     };
@@ -60,21 +62,30 @@ export class NativeTcp implements Tcp {
   async listenOn(descriptor: number, options: ListenOptions): Promise<StreamListener> {
     const native = this.#native;
     if (native.listenOn === undefined) throw new Error("this host cannot listen on a descriptor");
-    const listener = native.listenOn(descriptor, BACKLOG, this.#acceptor(options));
+    let address = "";
+    const listener = native.listenOn(
+      descriptor,
+      BACKLOG,
+      this.#acceptor(options, () => address),
+    );
     const [ip, port] = native.socketName!(listener, false) ?? [undefined, 0];
+    address = ip === undefined ? `fd:${descriptor}` : formatEndpoint(ip, port);
     return {
-      address: ip === undefined ? `fd:${descriptor}` : formatEndpoint(ip, port),
+      address,
       port,
       close: async () => native.tcpUnlisten!(listener),
     };
   }
 
   /** @returns a function that makes a stream of each accepted descriptor */
-  #acceptor({ keepAliveMs = 0, onStream, onError }: ListenOptions): (result: number) => void {
+  #acceptor(
+    { keepAliveMs = 0, onStream, onError }: ListenOptions,
+    address: () => string,
+  ): (result: number) => void {
     return (descriptor) => {
       if (descriptor < 0) {
         const reason = this.#errors.errorText(descriptor);
-        onError(new HostError("ERR_LISTEN", `the listener has failed: ${reason}`), true);
+        onError(new HostError("ERR_LISTEN", `${address()}: ${reason}`), true);
         return;
       }
       this.#native.tcpKeepAlive!(descriptor, keepAliveMs / 1000);

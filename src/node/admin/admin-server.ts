@@ -142,9 +142,11 @@ export class AdminServer {
       this.#server.once("error", failed);
       const listening = () => {
         this.#server.off("error", failed);
+        const bound = this.#server.address() as AddressInfo;
+        this.#address = endpoint.path === undefined ? formatEndpoint(endpoint.host, bound.port) : address;
         // The program goes on without new operators.
         const onError = acceptErrors(this.#shown.log, (error) => this.#shown.handleListenerFailed(error));
-        this.#server.on("error", acceptError(this.#server, onError));
+        this.#server.on("error", acceptError(this.#server, `admin ${this.#address}`, onError));
         done();
       };
       if (endpoint.path === undefined) this.#server.listen(endpoint, listening);
@@ -157,10 +159,7 @@ export class AdminServer {
     });
     // On loopback, every user of the host may ask.
     this.#showsAddresses = this.#hasToken || endpoint.path !== undefined;
-    if (endpoint.path !== undefined) {
-      chmodSync(endpoint.path, 0o600);
-      this.#address = address;
-    } else this.#address = formatEndpoint(endpoint.host, (this.#server.address() as AddressInfo).port);
+    if (endpoint.path !== undefined) chmodSync(endpoint.path, 0o600);
   }
 
   async close(): Promise<void> {

@@ -40,11 +40,12 @@ export const plainTcp: Tcp = {
   listenOn: async (descriptor, { onStream, onError, keepAliveMs }) => {
     const server = makeServer(keepAliveMs, (socket) => onStream(new PlainStream(socket)));
     await listening(server, { fd: descriptor, backlog: BACKLOG });
-    server.on("error", acceptError(server, onError));
     const bound = server.address();
     const isIp = typeof bound === "object" && bound !== null;
+    const address = isIp ? formatEndpoint(bound.address, bound.port) : `fd:${descriptor}`;
+    server.on("error", acceptError(server, address, onError));
     return {
-      address: isIp ? formatEndpoint(bound.address, bound.port) : `fd:${descriptor}`,
+      address,
       port: isIp ? bound.port : 0,
       close: closer(server),
     };
@@ -77,10 +78,11 @@ export async function listenForSockets(
   // IPv4 has a socket of its own, so that its addresses appear as IPv4.
   await listening(server, { ...endpoint, backlog: BACKLOG, ipv6Only: true });
   if (endpoint.path !== undefined) await chmod(endpoint.path, UNIX_MODE);
-  server.on("error", acceptError(server, onError));
   const port = endpoint.path === undefined ? (server.address() as AddressInfo).port : 0;
+  const address = endpoint.path === undefined ? formatEndpoint(endpoint.host, port) : `unix:${endpoint.path}`;
+  server.on("error", acceptError(server, address, onError));
   return {
-    address: endpoint.path === undefined ? formatEndpoint(endpoint.host, port) : `unix:${endpoint.path}`,
+    address,
     port,
     close: closer(server),
   };
@@ -89,18 +91,18 @@ export async function listenForSockets(
 /** Errors after which a socket is no listener any more; others concern single connections, or pass. */
 const FINAL_ERRORS = ["EINVAL", "EBADF", "ENOTSOCK"];
 
-/** Handles the errors of a server that listens; without that, they would be thrown. */
+/** Handles the errors of a server that listens on `address`; without that, they would be thrown. */
 export function acceptError(
   server: Server,
+  address: string,
   onError: ListenOptions["onError"],
 ): (error: NodeJS.ErrnoException) => void {
   return (error) => {
     const isFinal = FINAL_ERRORS.includes(error.code ?? "");
     // It would be reported again and again.
     if (isFinal) server.close();
-    const reported = isFinal
-      ? new HostError("ERR_LISTEN", `the listener has failed: ${error.message}`, { cause: error })
-      : error;
+    const reason = systemText(error.errno) ?? error.message;
+    const reported = isFinal ? new HostError("ERR_LISTEN", `${address}: ${reason}`, { cause: error }) : error;
     onError(reported, isFinal);
   };
 }

@@ -173,7 +173,7 @@ describe("the admin server continues to serve", () => {
       events.write("GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
       await once(events, "data");
       server.emit("error", Object.assign(new Error(`accept ${code}`), { code }));
-      const error = `cannot listen: the listener has failed: accept ${code}`;
+      const error = `cannot listen: admin 127.0.0.1:${port}: accept ${code}`;
       expect(logged).toEqual([["error", { error }, "cannot accept"]]);
       let text = "";
       while (!text.includes('"ERR_LISTEN"}\n\n')) text += (await once(events, "data"))[0];

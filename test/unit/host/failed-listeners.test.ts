@@ -96,7 +96,7 @@ describe("a listener that accepts nothing more", () => {
     accept(-22);
     expect(errors).toEqual([
       ["no memory", undefined, false],
-      ["cannot listen: the listener has failed: -22", "ERR_LISTEN", true],
+      ["cannot listen: 127.0.0.1:1: -22", "ERR_LISTEN", true],
     ]);
   });
 });
