@@ -4,7 +4,6 @@ import {
   CAPSULE_HEARTBEAT,
   CAPSULE_HEARTBEAT_ECHO,
   datagramHeaderLength,
-  encodeHeartbeat,
   encodeHeartbeatEcho,
   MAX_PAYLOAD_BYTES,
   readNumber,
@@ -22,17 +21,16 @@ import type { LanePort } from "../lanes/lane-port.ts";
 import type { CapsuleSet } from "./capsule-reader.ts";
 import { CapsuleReader, READ_CAPSULE, READ_NEED } from "./capsule-reader.ts";
 import type { DatagramBatch } from "./datagram-batch.ts";
+import { Heartbeats } from "./heartbeats.ts";
 import type { ProbeTrain } from "./probe-train.ts";
+import { ControlQueue } from "./queue/control-queue.ts";
 import type { SendQueue } from "./queue/send-queue.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
 import { ShortcutEpoch } from "./shortcuts.ts";
 
 const FIRST_BATCH_BYTES = 16_384;
 const MAX_BATCH_BYTES = 262_144;
-const MISSED_HEARTBEATS = 3;
 const NEVER = Number.POSITIVE_INFINITY;
-const FIRST_CONTROL_BLOCK_BYTES = 512;
-const MAX_CONTROL_BLOCK_BYTES = 16_384;
 
 export interface TunnelLimits {
   /** Milliseconds between heartbeats. */
@@ -78,8 +76,6 @@ export interface CapsuleReceiver<Owner> {
  * output into batches, and keeps heartbeats. The session interprets the capsules.
  */
 export class Tunnel {
-  /** Smoothed round-trip time in milliseconds, once a heartbeat has been answered. */
-  rttMs: number | undefined;
   readonly queue: SendQueue;
   /** Why the tunnel has failed; its owner then closes it. */
   error: ProtocolError | undefined;
@@ -104,17 +100,8 @@ export class Tunnel {
   /** The bytes of the batch that were lent last. */
   #view: Uint8Array | undefined;
   #lent = false;
-  /** Queued control capsules, packed into blocks, because separate arrays would take many times their size. */
-  readonly #control: Uint8Array[] = [];
-  #controlLength = 0;
-  /** Bytes used in the last block; the others are full. */
-  #lastBlockLength = 0;
-  #sequence = 0;
-  #roundTrip: number | undefined;
-  #heartbeatAt = NEVER;
-  #receivedAt = 0;
-  /** When the oldest unanswered heartbeat was sent. */
-  #unansweredSince = NEVER;
+  readonly #control = new ControlQueue();
+  readonly #heartbeats: Heartbeats;
   readonly #numbers: number[] = [0, 0];
 
   constructor(queue: SendQueue, counters: Counters, limits: TunnelLimits) {
@@ -122,6 +109,7 @@ export class Tunnel {
     this.#datapath = queue.datapath;
     this.#counters = counters;
     this.#limits = limits;
+    this.#heartbeats = new Heartbeats(limits.heartbeatMs);
   }
 
   /**
@@ -135,8 +123,12 @@ export class Tunnel {
     this.#extension = known === "extension" || known === "receipts";
     this.#port = port;
     port?.scheduler.setBusy(port.number, this.#lent);
-    this.#receivedAt = now;
-    if (this.#extension) this.#heartbeatAt = now;
+    this.#heartbeats.start(now, this.#extension);
+  }
+
+  /** Smoothed round-trip time in milliseconds, once a heartbeat has been answered. */
+  get rttMs(): number | undefined {
+    return this.#heartbeats.rttMs;
   }
 
   /** Whether {@link allowance} limits what is sent. */
@@ -230,7 +222,7 @@ export class Tunnel {
     let first = batch.count;
     const count = this.#datapath.readRuns(chunk, offset, end, batch.offset, batch.length, first, runs);
     const at = results[0];
-    if (count > 0) this.#receivedAt = now;
+    if (count > 0) this.#heartbeats.receivedAt = now;
     for (let run = 0; run < RUN_INTS * count && this.error === undefined; run += RUN_INTS) {
       const behind = runs[run + 1];
       receiver.handleDatagramRun!(now, owner, runs[run], batch, first, behind, runs[run + 2]);
@@ -266,7 +258,7 @@ export class Tunnel {
    */
   #next(now: number, chunk: Uint8Array, offset: number, end: number): boolean {
     const reader = this.#reader!;
-    this.#receivedAt = now;
+    this.#heartbeats.receivedAt = now;
     let at = offset;
     for (;;) {
       const status = reader.next(chunk, at, end);
@@ -304,13 +296,10 @@ export class Tunnel {
       this.writeControl(encodeHeartbeatEcho(sequence, clock));
       return;
     }
-    if (sequence >= this.#sequence || clock > now) return;
-    this.#unansweredSince = NEVER;
-    const sample = now - clock;
-    this.#roundTrip = sample;
+    const sample = this.#heartbeats.handleEcho(now, sequence, clock);
+    if (sample === undefined) return;
     this.#counters.histograms.roundTripMs.add("", sample);
     this.#port?.scheduler.noteRoundTrip(sample);
-    this.rttMs = this.rttMs === undefined ? sample : this.rttMs + (sample - this.rttMs) / 8;
   }
 
   fail(error: ProtocolError): void {
@@ -340,41 +329,23 @@ export class Tunnel {
 
   /** A shortcut has received datagrams; the last one, of `length` bytes, arrived at `time`. */
   handleShortcutReceived(time: number, length: number): void {
-    this.#receivedAt = Math.max(this.#receivedAt, time);
+    this.#heartbeats.receivedAt = Math.max(this.#heartbeats.receivedAt, time);
     this.#counters.histograms.datagramBytes.add("in", length);
   }
 
   /** Sends a capsule (or a head) before all datagrams that are not in a batch yet. `bytes` is copied. */
   writeControl(bytes: Uint8Array): void {
     this.endShortcuts();
-    if (this.#controlLength === 0 && !this.#lent && this.#reserve(bytes.length)) {
+    if (this.#control.isEmpty && !this.#lent && this.#reserve(bytes.length)) {
       this.#batch!.set(bytes, this.#batchLength);
       this.#batchLength += bytes.length;
       return;
     }
-    if (this.#controlLength + bytes.length > this.#limits.controlBytes) {
-      this.fail(new ProtocolError("ERR_CONTROL_OVERFLOW", `${this.#controlLength} bytes are waiting`));
+    if (this.#control.bytes + bytes.length > this.#limits.controlBytes) {
+      this.fail(new ProtocolError("ERR_CONTROL_OVERFLOW", `${this.#control.bytes} bytes are waiting`));
       return;
     }
-    this.#appendControl(bytes);
-  }
-
-  #appendControl(bytes: Uint8Array): void {
-    const blocks = this.#control;
-    let last = blocks.at(-1);
-    if (last === undefined || this.#lastBlockLength + bytes.length > last.length) {
-      let size = FIRST_CONTROL_BLOCK_BYTES;
-      if (last !== undefined) {
-        size = Math.min(MAX_CONTROL_BLOCK_BYTES, 2 * last.length);
-        blocks[blocks.length - 1] = last.subarray(0, this.#lastBlockLength);
-      }
-      last = new Uint8Array(Math.max(size, bytes.length));
-      blocks.push(last);
-      this.#lastBlockLength = 0;
-    }
-    last.set(bytes, this.#lastBlockLength);
-    this.#lastBlockLength += bytes.length;
-    this.#controlLength += bytes.length;
+    this.#control.push(bytes);
   }
 
   /** Sends one datagram, or queues it while a batch is on loan. `data` is copied. */
@@ -419,7 +390,7 @@ export class Tunnel {
     return (
       !this.#lent &&
       this.queue.isEmpty &&
-      this.#controlLength === 0 &&
+      this.#control.isEmpty &&
       this.#reader !== undefined &&
       !this.isMetered
     );
@@ -471,16 +442,14 @@ export class Tunnel {
    */
   pollTransmit(now: number): Uint8Array | undefined {
     if (this.#lent) return undefined;
-    while (this.#controlLength > 0) {
-      const [first] = this.#control;
-      const bytes = this.#control.length === 1 ? first.subarray(0, this.#lastBlockLength) : first;
+    while (!this.#control.isEmpty) {
+      const bytes = this.#control.first;
       if (!this.#reserve(bytes.length)) break;
-      this.#control.shift();
       this.#batch!.set(bytes, this.#batchLength);
       this.#batchLength += bytes.length;
-      this.#controlLength -= bytes.length;
+      this.#control.shift();
     }
-    if (this.#reader !== undefined && this.#controlLength === 0 && this.#hasDatagrams && this.allowance > 0) {
+    if (this.#reader !== undefined && this.#control.isEmpty && this.#hasDatagrams && this.allowance > 0) {
       this.#takeDatagrams(now);
     }
     if (this.#batchLength === 0) return undefined;
@@ -521,31 +490,28 @@ export class Tunnel {
     this.#lent = false;
     this.#batchLength = 0;
     this.#port?.scheduler.setBusy(this.#port.number, false);
-    return this.#port !== undefined || this.#controlLength > 0 || !this.queue.isEmpty;
+    return this.#port !== undefined || !this.#control.isEmpty || !this.queue.isEmpty;
   }
 
   /** True if nothing is left to send. */
   get isDrained(): boolean {
-    return !this.#lent && this.#batchLength === 0 && this.#controlLength === 0 && !this.#hasDatagrams;
+    return !this.#lent && this.#batchLength === 0 && this.#control.isEmpty && !this.#hasDatagrams;
   }
 
   handleTimeout(now: number): void {
     if (!this.#extension) return;
     const probe = this.probes?.take(now);
     if (probe !== undefined) this.writeControl(probe);
-    if (now >= this.#silentAt) {
-      const silent = now - Math.min(this.#receivedAt, this.#unansweredSince);
-      this.fail(new ProtocolError("ERR_HEARTBEAT_LOST", `nothing arrived for ${Math.round(silent)} ms`));
+    const silence = this.#heartbeats.silenceAt(now);
+    if (silence !== undefined) {
+      this.fail(new ProtocolError("ERR_HEARTBEAT_LOST", `nothing arrived for ${Math.round(silence)} ms`));
       return;
     }
-    if (now < this.#heartbeatAt) return;
-    this.sendHeartbeat(now);
+    if (this.#heartbeats.isDue(now)) this.sendHeartbeat(now);
   }
 
   sendHeartbeat(now: number): void {
-    this.#heartbeatAt = now + this.#limits.heartbeatMs;
-    this.#unansweredSince = Math.min(this.#unansweredSince, now);
-    this.writeControl(encodeHeartbeat(this.#sequence++, Math.floor(now)));
+    this.writeControl(this.#heartbeats.next(now));
   }
 
   /** Handles the PROBE in {@link reader}, which is ignored outside of a measurement. */
@@ -559,20 +525,13 @@ export class Tunnel {
 
   /** The round trip of the last heartbeat, in milliseconds; undefined if it was taken already. */
   takeRoundTrip(): number | undefined {
-    const roundTrip = this.#roundTrip;
-    this.#roundTrip = undefined;
-    return roundTrip;
-  }
-
-  /** When the peer counts as gone, if nothing more arrives from it. */
-  get #silentAt(): number {
-    return Math.min(this.#receivedAt, this.#unansweredSince) + MISSED_HEARTBEATS * this.#limits.heartbeatMs;
+    return this.#heartbeats.takeRoundTrip();
   }
 
   /** When {@link handleTimeout} wants to be called; Infinity for never. Received bytes only postpone it. */
   nextTimeout(): number {
     if (!this.#extension) return NEVER;
-    return Math.min(this.#heartbeatAt, this.#silentAt, this.probes?.nextAt ?? NEVER);
+    return Math.min(this.#heartbeats.nextTimeout(), this.probes?.nextAt ?? NEVER);
   }
 
   /** Makes room for `size` more bytes in the batch. @returns false when it may not grow that far */
