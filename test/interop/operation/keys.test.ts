@@ -241,4 +241,25 @@ describe.each([1, 3])("a udp-server with a key file and %i threads", (workers) =
     write(KEYS);
     await reload();
   });
+
+  it("limits the rate over all sessions that a key had before it got the limit", async () => {
+    const locals: UdpLocal[] = [];
+    for (let i = 0; i < 3; i++) locals.push(await startUp(KEYS.bob.key, "bob"));
+    write({ ...KEYS, bob: { ...KEYS.bob, "datagrams-per-second": 200 } });
+    const moved: string[] = [];
+    for (const local of locals) local.on("session-renewed", ({ reason }) => moved.push(reason));
+    await reload();
+    await expect.poll(() => moved, { timeout: 5_000 }).toEqual(Array(workers - 1).fill("moved"));
+    const startedAt = performance.now();
+    const flows = locals.map(flow);
+    await wait(1_000);
+    const stopped = flows.map(({ stop }) => stop());
+    const seconds = (performance.now() - startedAt) / 1000;
+    await Promise.all(stopped);
+    const sum = flows.reduce((total, { answered }) => total + answered.size, 0);
+    expect(sum).toBeGreaterThan(50);
+    expect(sum).toBeLessThanOrEqual(200 * (seconds + 0.5) + 50);
+    write(KEYS);
+    await reload();
+  });
 });

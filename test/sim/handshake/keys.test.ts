@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { TunnelClientOptions } from "../../../src/core/client/client-parts.ts";
 import type { KeyEntry } from "../../../src/core/keys/named-key.ts";
+import type { TunnelServerOptions } from "../../../src/core/server/server-options.ts";
 import { Network } from "../network.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);
@@ -24,9 +25,12 @@ const KEYS = [entry("alice", ALICE), entry("bob", BOB)];
 function network(
   client: Partial<TunnelClientOptions>,
   keys: readonly KeyEntry[] = KEYS,
-  { psk, clockErrorMs = 0 }: { psk?: Uint8Array; clockErrorMs?: number } = {},
+  {
+    clockErrorMs = 0,
+    ...server
+  }: { psk?: Uint8Array; clockErrorMs?: number; worker?: TunnelServerOptions["worker"] } = {},
 ): Network {
-  const made = new Network({ client, server: { psk, keys } });
+  const made = new Network({ client, server: { ...server, keys } });
   made.server.handleWallClock(made.now, UNIX_MS);
   made.client.handleWallClock(made.now, UNIX_MS + clockErrorMs);
   return made;
@@ -276,6 +280,62 @@ describe("replaced keys", () => {
     net.server.replaceKeys(net.now, KEYS);
     net.advance(6_000);
     expect(holders(net)).toEqual(["alice"]);
+  });
+});
+
+describe("a key that gets limits while it has sessions in several workers", () => {
+  const handOvers = (net: Network) => net.serverEvents.filter(({ kind }) => kind === "hand-over");
+
+  function inFirstOfTwo(keyName: string, limits: Partial<KeyEntry>): Network {
+    const keys = [entry(keyName, ALICE, limits)];
+    const net = network({ psk: ALICE, keyName }, keys, { worker: { index: 0, count: 2 } });
+    net.start();
+    return net;
+  }
+
+  /** A name whose limits `worker` counts for. */
+  function nameFor(worker: number): string {
+    const owner = (name: string) => handOvers(inFirstOfTwo(name, { datagramsPerSecond: 100 })).length;
+    return ["alice", "bob", "carol", "dave"].find((name) => owner(name) === worker)!;
+  }
+
+  function limit(net: Network, keyName: string): void {
+    net.server.replaceKeys(net.now, [entry(keyName, ALICE, { datagramsPerSecond: 100 })]);
+  }
+
+  it("keeps those in the worker that counts for it", () => {
+    const name = nameFor(0);
+    const net = inFirstOfTwo(name, {});
+    limit(net, name);
+    net.advance(5_000);
+    expect(handOvers(net)).toEqual([]);
+    expect(net.records).toHaveLength(1);
+  });
+
+  it("moves others there, while they remain in use", () => {
+    const name = nameFor(1);
+    const net = inFirstOfTwo(name, {});
+    const association = net.client.openAssociation(net.now, undefined, true);
+    limit(net, name);
+    net.settle();
+    expect(handOvers(net)).toMatchObject([{ worker: 1, holder: name }]);
+    net.send(association, "192.0.2.1:53", "x");
+    net.settle();
+    expect(net.arrived).toHaveLength(1);
+  });
+
+  it("moves those that had no lane as soon as they return", () => {
+    const name = nameFor(1);
+    const net = inFirstOfTwo(name, {});
+    net.send(net.client.openAssociation(net.now, undefined, true), "192.0.2.1:53", "x");
+    net.settle();
+    net.ways.set(0, "refuse");
+    net.cutConnections();
+    limit(net, name);
+    net.ways.clear();
+    net.advance(20_000);
+    expect(net.clientEvents.map(({ kind }) => kind)).toContain("session-resumed");
+    expect(handOvers(net)[0]).toMatchObject({ worker: 1, holder: name });
   });
 });
 

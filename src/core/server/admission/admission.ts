@@ -186,6 +186,7 @@ export class Admission {
     const port = this.#lanes.handleLaneUp(now, session, connection, firstCount);
     this.#connections.open(now, connection, port === undefined ? "extension" : "receipts", port);
     this.#lanes.registerLost(session);
+    this.#lifetimes.moveIfMisplaced(session);
   }
 
   /** Makes room for a new tunnel by closing the oldest whose clients have ended their side. @returns false if there is none */

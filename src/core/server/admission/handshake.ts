@@ -28,6 +28,7 @@ import {
 import type { HeadBuffer } from "../../handshakes/head-buffer.ts";
 import type { KeyTable } from "../../keys/key-table.ts";
 import type { NamedKey } from "../../keys/named-key.ts";
+import { workerOfKey } from "./key-worker.ts";
 import { ReplayGuard } from "./replay-guard.ts";
 import { serverIdBytes, Tickets } from "./tickets.ts";
 
@@ -187,11 +188,11 @@ export class Handshake {
 
   /** The worker for a request: the one that has its session. New sessions go to each worker in turn. */
   #ownerOf({ session }: ExtensionRequest, holder: NamedKey | undefined): number | undefined {
-    const { worker, webSocketPath } = this.#options;
+    const { worker } = this.#options;
     if (worker === undefined) return undefined;
     if (session !== undefined) return session[0] % worker.count;
-    // Limits over all sessions of a key need one worker to count them. Sessions in WebSockets are always in worker 0.
-    if (holder?.isShared) return webSocketPath === undefined ? numberOf(holder.name) % worker.count : 0;
+    const own = workerOfKey(this.#options, holder);
+    if (own !== undefined) return own;
     const owner = this.#nextWorker;
     this.#nextWorker = (owner + 1) % worker.count;
     return owner;
@@ -282,13 +283,6 @@ function changed(head: HttpHead): Verdict {
     response: encodeRefusal(400, undefined),
     isProven: true,
   };
-}
-
-/** A hash of a name (FNV-1a) that is the same in every process. */
-function numberOf(name: string): number {
-  let hash = 0x811c9dc5;
-  for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193);
-  return hash >>> 0;
 }
 
 /** Describes a request that is no upgrade to connect-udp. */

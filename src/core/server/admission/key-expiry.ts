@@ -7,7 +7,7 @@ import type { SessionLifetimes } from "../sessions/session-lifetimes.ts";
 /** Longest wait for a key's expiry, in milliseconds, because the system's clock may be changed meanwhile. */
 const MAX_EXPIRY_WAIT_MS = 3_600_000;
 
-/** Ends the sessions of single clients' keys that expire or are withdrawn. */
+/** Ends the sessions of single clients' keys that expire or are withdrawn, and moves those whose keys belong to another worker now. */
 export class KeyExpiry {
   readonly #parts: ServerParts;
   readonly #keys: KeyTable;
@@ -30,6 +30,7 @@ export class KeyExpiry {
     const gone = new Set(this.#keys.replace(entries));
     if (gone.size > 0) this.#lifetimes.endHeld(now, (holder) => gone.has(holder));
     this.endExpired(now);
+    for (const session of this.#parts.sessions.values()) this.#lifetimes.moveIfMisplaced(session);
   }
 
   endExpired(now: number): void {

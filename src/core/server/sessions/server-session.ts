@@ -83,6 +83,8 @@ export class Session {
   readonly endedContexts = new EndedIds(DROP_REASONS);
   readonly unreachable = new TokenBucket(UNREACHABLE_PER_SECOND);
   readonly lookups = new LookupTurns();
+  /** Whether its client has been asked to begin another session in another worker. */
+  isAskedToMove = false;
   /** Set in a native session with receipts. */
   readonly lanes: SessionLanes | undefined;
   /** The client's own key; undefined if the client used the shared key, or there is none. */

@@ -1,6 +1,7 @@
 import { encodeShutdown } from "../../../wire/capsule.ts";
 import type { NamedKey } from "../../keys/named-key.ts";
 import { SESSION } from "../../session/session-model.ts";
+import { isMisplaced } from "../admission/key-worker.ts";
 import type { ServerFlows } from "../server-flows.ts";
 import type { ServerLanes } from "../server-lanes.ts";
 import type { ServerParts } from "../server-parts.ts";
@@ -145,5 +146,17 @@ export class SessionLifetimes {
       counters.refused.key_session_ended++;
       this.end(now, session, "key");
     }
+  }
+
+  /**
+   * Asks the client of a session to begin another one if its key's limits are counted in another worker. Only once, because a client that
+   * does not know the request reconnects.
+   */
+  moveIfMisplaced(session: Session): void {
+    const { options, port } = this.#parts;
+    if (session.isAskedToMove || session.connections.size === 0) return;
+    if (!isMisplaced(options, session.holder)) return;
+    session.isAskedToMove = true;
+    for (const connection of session.connections) port.send(connection, encodeShutdown("moving"));
   }
 }
