@@ -1,10 +1,9 @@
-import { encodeShutdown, MAX_DATAGRAM_BYTES } from "../../wire/capsule.ts";
+import { encodeShutdown } from "../../wire/capsule.ts";
 import type { LatencyClass } from "../../wire/latency-class.ts";
 import { LATENCY_CLASSES } from "../../wire/latency-class.ts";
 import type { ProbePattern } from "../../wire/probe.ts";
 import { boundedPattern, encodeMeasure } from "../../wire/probe.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
-import { copyAddress } from "../../wire/socket-address.ts";
 import { Counters } from "../counters.ts";
 import { Deadlines } from "../deadlines.ts";
 import { Fifo } from "../fifo.ts";
@@ -29,10 +28,10 @@ import type { SpreadState } from "../session/spread-state.ts";
 import { spreadState } from "../session/spread-state.ts";
 import type { AssociationReports, LaneReport } from "../status.ts";
 import { clientAssociations } from "../status.ts";
-import { recordDroppedRows } from "../tap.ts";
 import { ClientAssociations } from "./client-associations.ts";
 import { ClientCapsules } from "./client-capsules.ts";
 import { ClientClock } from "./client-clock.ts";
+import { ClientDatagrams } from "./client-datagrams.ts";
 import { ClientDscp } from "./client-dscp.ts";
 import { ClientFlows } from "./client-flows.ts";
 import { ClientLatency } from "./client-latency.ts";
@@ -77,6 +76,7 @@ export class TunnelClient {
   readonly #unmeasured: UnmeasuredPath;
   readonly #lanes: ClientLanes;
   readonly #dispatch: ClientDispatch;
+  readonly #datagrams: ClientDatagrams;
   readonly #shortcuts: ClientShortcuts;
 
   constructor(options: TunnelClientOptions) {
@@ -130,6 +130,7 @@ export class TunnelClient {
     this.#flows = new ClientFlows(this.#parts);
     this.#capsules = new ClientCapsules(this.#parts, this.#flows);
     this.#dispatch = new ClientDispatch(this.#parts, this.#laneCount);
+    this.#datagrams = new ClientDatagrams(this.#parts, this.#flows, this.#dispatch);
     this.#lanes = new ClientLanes(
       this.#parts,
       this.#flows,
@@ -507,34 +508,7 @@ export class TunnelClient {
     addressOffset: number,
     addressLength: number,
   ): void {
-    const context =
-      length > MAX_DATAGRAM_BYTES
-        ? NONE
-        : this.#flows.usableContext(now, association, address, addressOffset, addressLength);
-    if (context === NONE) {
-      const reason = length > MAX_DATAGRAM_BYTES ? "too_long" : this.#flows.dropped;
-      this.counters.drops[reason]++;
-      const { tap } = this.counters;
-      if (tap === undefined) return;
-      const remote = copyAddress(address, addressOffset, addressLength);
-      tap.record(false, reason, association, this.sourceOf(association), remote, data, offset, length);
-      return;
-    }
-    const id = this.contexts.id[context];
-    const { scheduler } = this.#parts;
-    if (scheduler !== undefined) {
-      scheduler.push(now, association, id, this.contexts.lanes[context], data, offset, length);
-      this.#dispatch.stir();
-      return;
-    }
-    const lane = this.#parts.laneOf(association);
-    if (lane.isUp) {
-      lane.tunnel!.writeDatagram(now, association, id, data, offset, length);
-      this.shortcuts.noteBatch(lane.tunnel!, context, true);
-    } else {
-      lane.queue.push(now, association, id, data, offset, length);
-      this.#parts.deadlines.setEarlier(deadlineOfQueue(lane.index), lane.queue.expiresAt);
-    }
+    this.#datagrams.send(now, association, data, offset, length, address, addressOffset, addressLength);
   }
 
   /**
@@ -554,29 +528,7 @@ export class TunnelClient {
     end: number,
     address: AddressBytes,
   ): void {
-    const context = this.#flows.usableContext(now, association, address, 0, address.length);
-    if (context === NONE) {
-      const { dropped } = this.#flows;
-      this.counters.drops[dropped] += end - first;
-      const local = this.sourceOf(association);
-      recordDroppedRows(this.counters.tap, dropped, association, local, address, received, first, end);
-      return;
-    }
-    const id = this.contexts.id[context];
-    const { scheduler } = this.#parts;
-    if (scheduler !== undefined) {
-      scheduler.pushAll(now, association, id, this.contexts.lanes[context], received, first, end);
-      this.#dispatch.stir();
-      return;
-    }
-    const lane = this.#parts.laneOf(association);
-    if (lane.isUp) {
-      lane.tunnel!.writeDatagrams(now, association, id, received, first, end);
-      this.shortcuts.noteBatch(lane.tunnel!, context, true);
-    } else {
-      lane.queue.pushAll(now, association, id, received, first, end);
-      this.#parts.deadlines.setEarlier(deadlineOfQueue(lane.index), lane.queue.expiresAt);
-    }
+    this.#datagrams.sendRows(now, association, received, first, end, address);
   }
 
   #remoteOf(flow: number, id: number): AddressBytes | undefined {
