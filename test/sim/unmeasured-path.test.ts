@@ -32,9 +32,9 @@ function kinds({ clientEvents }: Network): string[] {
   return clientEvents.map(({ kind }) => kind).filter((kind) => kind.startsWith("session"));
 }
 
-/** Number of DATAGRAM capsules that the client wrote on its first connection. */
-function sentOf({ records: [{ fromClient }] }: Network): number {
-  const all = Buffer.concat(fromClient);
+/** Number of DATAGRAM capsules that the client wrote on a connection, by default the first. */
+function sentOf({ records }: Network, connection = 0): number {
+  const all = Buffer.concat(records[connection].fromClient);
   const reader = new CapsuleReader("extension");
   let count = 0;
   let at = all.indexOf("\r\n\r\n") + 4;
@@ -46,14 +46,14 @@ function sentOf({ records: [{ fromClient }] }: Network): number {
 }
 
 /** Datagrams in each of four round trips of 50 ms, while the application sends three a millisecond. */
-function steps(network: Network, association: number): number[] {
-  const counts = [sentOf(network)];
+function steps(network: Network, association: number, connection = 0): number[] {
+  const counts = [sentOf(network, connection)];
   for (let roundTrip = 0; roundTrip < 4; roundTrip++) {
     for (let ms = 0; ms < 50; ms++) {
       flood(network, association, 3);
       network.advance(1);
     }
-    counts.push(sentOf(network));
+    counts.push(sentOf(network, connection));
   }
   return counts.slice(1).map((count, i) => count - counts[i]);
 }
@@ -94,6 +94,26 @@ describe("a session without receipts, before it is known whether a local address
     expect(kinds(network)).toEqual(["session-up"]);
     expect(network.arrived.map(({ payload }) => payload.length)).toEqual([length]);
   });
+
+  it.each(["at once", "after another change of the network"])(
+    "is limited again %s if its lane is lost once the path has turned out to be long",
+    (when) => {
+      const network = up(25);
+      const association = open(network);
+      network.send(association, TARGET, "x");
+      while (network.attempts.length === 1) network.advance(1);
+      // A relay that serves one connection: the session with receipts does not come up.
+      network.maxConnections = 0;
+      if (when !== "at once") network.client.handleNetworkChange(network.now);
+      network.cutConnections();
+      network.maxConnections = 1;
+      while (!network.client.isUp) network.advance(1);
+      expect(kinds(network)).toEqual(["session-up", "session-down", "session-resumed"]);
+      const sent = steps(network, association, network.records.length - 1);
+      for (const step of sent.slice(1)) expect(step).toBeLessThanOrEqual(25);
+      expect(sent.reduce((sum, step) => sum + step)).toBeGreaterThan(3 * 24);
+    },
+  );
 
   it("is no longer limited after three seconds if the relay refuses further connections", () => {
     const network = up(20);

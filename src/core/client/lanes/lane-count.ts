@@ -41,6 +41,8 @@ export class LaneCount {
   #sampledMs = 0;
   /** The samples have shown whether receipts are needed. */
   #isDecided = false;
+  /** The server did not give the last session the receipts that it was asked for. */
+  #lacksReceipts = false;
   #changedAt = Number.NEGATIVE_INFINITY;
   #lates = 0;
   #failures = 0;
@@ -62,6 +64,11 @@ export class LaneCount {
     return this.#isAuto && !this.#isDecided;
   }
 
+  /** Whether another session, with receipts, may follow one without them. */
+  get mayAddReceipts(): boolean {
+    return this.#isAuto && !this.#lacksReceipts && (!this.#isDecided || this.offersReceipts);
+  }
+
   /** Takes a round trip, in milliseconds. @returns true if {@link offersReceipts} has changed, so that a new session is needed */
   sample(roundTrip: number): boolean {
     if (!this.isSampling) return false;
@@ -78,8 +85,9 @@ export class LaneCount {
   begin(now: number, receipts: boolean): void {
     this.#lates = 0;
     this.#changedAt = now;
+    this.#lacksReceipts = this.offersReceipts && !receipts;
     // If the server does not support receipts, no sample can change that.
-    if (this.offersReceipts && !receipts) this.#isDecided = true;
+    if (this.#lacksReceipts) this.#isDecided = true;
     if (this.#isAuto) this.wanted = receipts ? FIRST_LANES : 1;
   }
 

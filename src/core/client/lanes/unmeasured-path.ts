@@ -1,10 +1,10 @@
 /**
- * Limits what a session without receipts has on the way while it is not known whether the path needs them (lane-count.ts).
+ * Limits what a session without receipts has on the way while one with receipts may follow it (lane-count.ts).
  *
  * A server's address on this machine may be that of a relay, such as ss-tunnel, that takes as much as it is given. A flood at the beginning
  * would fill its buffers and the queue of the path, and the session with receipts that follows would begin behind them: its round trips
- * would be wrong, and its first seconds slow. So until the path is measured, the session sends one initial window per round trip, as a
- * heartbeat after it measures. Over a short path the first answer ends the limit.
+ * would be wrong, and its first seconds slow. So until then, the session sends one initial window per round trip, as a heartbeat after it
+ * measures. Over a short path the first answer ends the limit.
  */
 import { MAX_PAYLOAD_BYTES } from "../../../wire/capsule.ts";
 import { FIRST_WINDOW_BYTES } from "../../lanes/rate/modes/start-mode.ts";
@@ -30,8 +30,9 @@ export class UnmeasuredPath {
 
   /** A lane without receipts is up. */
   begin(now: number, tunnel: Tunnel): void {
-    // A client that asks for receipts has a session without them only at a server that has none, so no other session will follow.
-    if (!this.#count.isSampling || this.#count.offersReceipts) return;
+    // Also after the path has turned out to be long, because this lane may have taken the place of one that was lost before the next
+    // session was up.
+    if (!this.#count.mayAddReceipts) return;
     tunnel.allowance = FIRST_WINDOW_BYTES;
     this.#endsAt = now + MAX_MS;
   }
