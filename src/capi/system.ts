@@ -1,3 +1,4 @@
+import { lookUpError } from "../host/addresses/look-up-error.ts";
 import { withLatency } from "../host/io/udp-io.ts";
 import { openNativeUdpIo } from "../host/io/udp-io-native.ts";
 import type { Loop, Timer } from "../host/loop.ts";
@@ -62,7 +63,7 @@ export function cSystem(host: CHost, latency: LatencyClass): System {
       new Promise((done, failed) =>
         host.lookUp(name, (error, ips) => {
           if (error === 0) done(ips);
-          else failed(new Error(`${name}: ${errors.errorText(error)}`));
+          else failed(lookUpError(name, error, errors));
         }),
       ),
     nameservers: () => nameservers(host),

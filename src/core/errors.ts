@@ -48,7 +48,7 @@ export const ERROR_CODES = {
   ERR_CONNECT: { number: 61, fault: "host", text: "cannot connect" },
   ERR_CONNECTION_LOST: { number: 62, fault: "host", text: "the connection ended" },
   ERR_NATIVE: { number: 64, fault: "host", text: "the native module is not available" },
-  ERR_FILE: { number: 63, fault: "host", text: "a file cannot be read" },
+  ERR_FILE: { number: 63, fault: "host", text: "a file cannot be read or written" },
   ERR_DEVICE: { number: 65, fault: "host", text: "a device cannot be used" },
   ERR_UNSUPPORTED: { number: 66, fault: "host", text: "not available in this program" },
   ERR_RESOURCE: { number: 67, fault: "host", text: "memory, threads or descriptors have run out" },

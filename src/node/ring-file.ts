@@ -4,6 +4,7 @@ import { promisify } from "node:util";
 import { HostError } from "../core/errors.ts";
 import type { RingFile } from "../host/tap/ring-file.ts";
 import { numbered } from "../host/tap/ring-file.ts";
+import { systemReason } from "./system-text.ts";
 
 const MAX_WAITING_BYTES = 8_388_608;
 const writeAll = promisify(write);
@@ -111,12 +112,11 @@ function create(path: string): number {
       // The file does not exist.
     }
     // A pipe would block the thread, and a link may lead anywhere.
-    if (found?.isFile() === false)
-      throw Object.assign(new Error("not a file"), { code: "is not a regular file" });
+    if (found?.isFile() === false) throw new Error("is not a regular file");
     const descriptor = openSync(path, "w", 0o600);
     fchmodSync(descriptor, 0o600);
     return descriptor;
   } catch (cause) {
-    throw new HostError("ERR_FILE", `${path}: ${(cause as NodeJS.ErrnoException).code}`, { cause });
+    throw new HostError("ERR_FILE", `${path}: ${systemReason(cause)}`, { cause });
   }
 }

@@ -12,6 +12,12 @@ export function systemText(errno: number | undefined): string | undefined {
   return known && `${known[1]} (${known[0]})`;
 }
 
+/** The reason of an error that Node has thrown, in the same words; its message if the system did not cause it. */
+export function systemReason(error: unknown): string {
+  const { errno, message } = error as NodeJS.ErrnoException;
+  return systemText(errno) ?? message;
+}
+
 /** @see SystemErrors */
 export const nodeErrors: SystemErrors = {
   errorName: (error) => getSystemErrorMap().get(error)?.[0] ?? `error ${error}`,

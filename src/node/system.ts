@@ -2,6 +2,7 @@ import { getServers } from "node:dns";
 import { lookup } from "node:dns/promises";
 import { networkInterfaces } from "node:os";
 import { performance } from "node:perf_hooks";
+import { lookUpError } from "../host/addresses/look-up-error.ts";
 import type { Io } from "../host/io/io.ts";
 import type { Loop } from "../host/loop.ts";
 import type { System } from "../host/system.ts";
@@ -37,7 +38,11 @@ export function nodeSystem(io: Io): System {
     shadowsocks: shadowsocksCryptography,
     io,
     async lookUp(name) {
-      const found = await lookup(name, { all: true, verbatim: true });
+      const found = await lookup(name, { all: true, verbatim: true }).catch(
+        (error: NodeJS.ErrnoException) => {
+          throw error.errno === undefined ? error : lookUpError(name, error.errno, nodeErrors);
+        },
+      );
       return found.map(({ address }) => address);
     },
     nameservers: getServers,

@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { HostError, UsageError } from "../core/errors.ts";
+import { systemReason } from "./system-text.ts";
 
 /**
  * Reads a file that a person may have edited, without the byte-order mark (EF BB BF) that some editors put first.
@@ -11,7 +12,7 @@ export function readTextFile(path: string): Buffer {
   try {
     bytes = readFileSync(path);
   } catch (cause) {
-    throw new HostError("ERR_FILE", `${path}: ${(cause as NodeJS.ErrnoException).code}`, { cause });
+    throw new HostError("ERR_FILE", `${path}: ${systemReason(cause)}`, { cause });
   }
   if (isUtf16(bytes)) throw new UsageError("ERR_OPTION", `${path}: is UTF-16: save it as UTF-8`);
   return bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf ? bytes.subarray(3) : bytes;

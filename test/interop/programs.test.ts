@@ -305,6 +305,14 @@ describe("a program", () => {
     expect(output.stderr.split("ECONNREFUSED")).toHaveLength(2);
   });
 
+  it("says in plain words that the server's name has no address", async () => {
+    const { child, output } = start("udp-local", ["--server", "no.invalid:1", "--listen", "127.0.0.1:0"]);
+    await until(() => output.stderr.includes("cannot connect"), child, output);
+    expect(output.stderr).toMatch(
+      /cannot connect: no\.invalid:1: no\.invalid: (no such name|no name server answers) \(EAI_/,
+    );
+  });
+
   it("reports once at startup that the server is unreachable, and continues", async () => {
     const { child, output } = start("udp-local", ["--server", "127.0.0.1:1", "--listen", "127.0.0.1:0"]);
     await until(() => output.stderr.includes("ECONNREFUSED"), child, output);

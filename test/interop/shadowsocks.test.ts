@@ -190,7 +190,11 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
   });
 
   it.each([
-    ["that is not there", "/nowhere/plugin;x=1", /plugin \/nowhere\/plugin: .*ENOENT/],
+    [
+      "that is not there",
+      "/nowhere/plugin;x=1",
+      /9: plugin \/nowhere\/plugin: no such file or directory \(ENOENT\)$/,
+    ],
     ["that ends at once", "/bin/false", /plugin \/bin\/false: it ended \(1\)/],
   ])("reports a plugin %s", async (_, plugin, message) => {
     const way = openWay(url("aes-256-gcm", 9, plugin));

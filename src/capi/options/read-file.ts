@@ -7,6 +7,8 @@ export function readFile(host: FileHost, path: string): Uint8Array {
   try {
     return host.readFile(path);
   } catch (cause) {
-    throw new HostError("ERR_FILE", `${path}: ${systemErrorCode(cause)}`, { cause });
+    // Its message begins with the name of the call.
+    const reason = (cause as Error).message.replace(/^\w+: /, "");
+    throw new HostError("ERR_FILE", `${path}: ${reason} (${systemErrorCode(cause)})`, { cause });
   }
 }

@@ -6,6 +6,7 @@ import { HostError, UsageError } from "../../core/errors.ts";
 import { parseEndpoint } from "../../host/addresses/endpoint.ts";
 import { checkFields } from "../../host/options/fields/fields.ts";
 import type { AdminStatus } from "../../node/admin/admin-server.ts";
+import { systemReason } from "../../node/system-text.ts";
 import { gatherOptions } from "../option-sources.ts";
 import type { AdminCommand, AdminOptions } from "./admin-options.ts";
 import { ADMIN_FIELDS } from "./admin-options.ts";
@@ -99,7 +100,9 @@ function ask({ admin, adminToken }: ClientOptions): Promise<AdminStatus> {
       signal: AbortSignal.timeout(ANSWER_MS),
       headers: adminToken && { authorization: `Bearer ${Buffer.from(adminToken).toString("latin1")}` },
     });
-    request.on("error", (error) => fail(failed(error.name === "AbortError" ? "no answer" : error.message)));
+    request.on("error", (error) =>
+      fail(failed(error.name === "AbortError" ? "no answer" : systemReason(error))),
+    );
     request.on("response", (response) => {
       const parts: Buffer[] = [];
       let length = 0;

@@ -4,7 +4,7 @@ import type { Endpoint } from "../addresses/endpoint.ts";
 export interface PluginUse {
   /** True until {@link accepted}: a refused connection may only mean that the program does not listen yet. */
   readonly isStarting: boolean;
-  /** Starts the program unless it runs. @returns the address it listens on. @throws HostError ERR_CONNECT when it has ended */
+  /** Starts the program unless it runs. @returns the address it listens on. @throws Error with the reason when it has ended */
   endpoint(): Promise<Endpoint>;
   /** Call this when the program has accepted a connection. */
   accepted(): void;

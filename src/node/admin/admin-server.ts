@@ -12,6 +12,7 @@ import type { TunnelStats } from "../../host/stats/tunnel-stats.ts";
 import { acceptErrors } from "../../host/stream/tcp.ts";
 import { removeStaleSocket } from "../io/stale-socket.ts";
 import { acceptError } from "../io/tcp-plain.ts";
+import { systemReason } from "../system-text.ts";
 import { Admission } from "./admission.ts";
 import type { Dashboard } from "./dashboard.ts";
 import { EventStreams } from "./event-streams.ts";
@@ -125,7 +126,7 @@ export class AdminServer {
       await admin.#listen(address);
     } catch (cause) {
       await admin.close();
-      throw new HostError("ERR_LISTEN", `admin ${address}: ${(cause as Error).message}`, { cause });
+      throw new HostError("ERR_LISTEN", `admin ${address}: ${systemReason(cause)}`, { cause });
     }
     return admin;
   }

@@ -2,10 +2,10 @@ import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { createServer } from "node:net";
-import { HostError } from "../../core/errors.ts";
 import type { Endpoint } from "../../host/addresses/endpoint.ts";
 import type { Plugin } from "../../host/carriers/plugin-options.ts";
 import type { PluginUse } from "../../host/carriers/plugin-use.ts";
+import { systemReason } from "../system-text.ts";
 
 const STANDARD_ERROR = 2;
 const LOOPBACK = "127.0.0.1";
@@ -58,7 +58,7 @@ class PluginProcess implements PluginUse {
   async endpoint(): Promise<Endpoint> {
     if (this.#child === undefined) {
       const isSoon = this.#reason !== undefined && Date.now() - this.#startedAt < RESTART_MS;
-      if (isSoon) throw new HostError("ERR_CONNECT", `plugin ${this.#plugin.program}: ${this.#reason}`);
+      if (isSoon) throw new Error(`plugin ${this.#plugin.program}: ${this.#reason}`);
       this.#starting ??= this.#start().finally(() => {
         this.#starting = undefined;
       });
@@ -105,7 +105,7 @@ class PluginProcess implements PluginUse {
     const end = () => child.kill();
     process.on("exit", end);
     child.once("error", (error) => {
-      this.#reason = error.message;
+      this.#reason = systemReason(error);
     });
     child.once("close", (status, signal) => {
       process.off("exit", end);

@@ -1,6 +1,7 @@
 import { statSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { InFolder } from "../../host/addresses/endpoint.ts";
+import { systemReason } from "../system-text.ts";
 
 /** What strangers see. */
 export type Decoy =
@@ -32,6 +33,6 @@ export function findDecoyProblem(text: string): string | undefined {
   try {
     return statSync(decoy.path).isDirectory() ? undefined : `${text} is not a folder`;
   } catch (error) {
-    return (error as Error).message;
+    return `${decoy.path}: ${systemReason(error)}`;
   }
 }

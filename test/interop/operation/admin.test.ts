@@ -401,14 +401,19 @@ describe("the programs", () => {
     const nobody = run("udp-local", ["status", "--admin", "127.0.0.1:1"]);
     expect([nobody.status, nobody.stderr]).toEqual([
       1,
-      expect.stringMatching(/^udp-local: cannot connect: admin 127\.0\.0\.1:1: .*\n$/),
+      "udp-local: cannot connect: admin 127.0.0.1:1: connection refused (ECONNREFUSED)\n",
     ]);
     const { admin } = await open();
     const port = Number(admin.split(":").at(-1));
     const busy = run("udp-server", ["--listen", "127.0.0.1:0", "--admin", `127.0.0.1:${port}`]);
     expect([busy.status, busy.stderr]).toEqual([
       1,
-      expect.stringMatching(/admin 127\.0\.0\.1:\d+: .*(EADDRINUSE|in use)/),
+      expect.stringMatching(/admin 127\.0\.0\.1:\d+: address already in use \(EADDRINUSE\)\n$/),
+    ]);
+    const nowhere = run("udp-server", ["--listen", "127.0.0.1:0", "--admin", "unix:/no/folder/admin"]);
+    expect([nowhere.status, nowhere.stderr]).toEqual([
+      1,
+      expect.stringMatching(/admin unix:\/no\/folder\/admin: no such file or directory \(ENOENT\)\n$/),
     ]);
   });
 });

@@ -267,6 +267,6 @@ it("a tap never writes through a symbolic link, and the log announces its start"
     /tap\.pcapng: is not a regular file/,
   );
   await expect(startUdpServer({ listen: ["127.0.0.1:0"], tap: join(path, "none/tap") })).rejects.toThrow(
-    /none\/tap: ENOENT/,
+    /none\/tap: no such file or directory \(ENOENT\)/,
   );
 });

@@ -171,7 +171,7 @@ describe("command line and config file", () => {
     const missing = join(folder, "missing");
     for (const flag of ["--psk-file", "--socks-auth-file", "--config"]) {
       expect(() => gather(flag, missing)).toThrow(HostError);
-      expect(() => gather(flag, missing)).toThrow(`${missing}: ENOENT`);
+      expect(() => gather(flag, missing)).toThrow(`${missing}: no such file or directory (ENOENT)`);
     }
     const message = complaint(() => gather("--socks-auth-file", file("auth", "hunter2")));
     expect(message).toMatch(/auth: expected one line USER:PASSWORD$/);
@@ -235,7 +235,10 @@ describe("command line and config file", () => {
     ],
     ['{"via": 5}', /config\.json:1:9: via: expected .*, got 5$/],
     ['{\n"listen": false}', /config\.json:2:11: listen: is off and there are no forwards/],
-    ['{\n"via": "tls://?ca=none.pem"}', /:2:8: via: a file cannot be read: \/.*\/none\.pem: ENOENT$/],
+    [
+      '{\n"via": "tls://?ca=none.pem"}',
+      /:2:8: via: a file cannot be read or written: \/.*\/none\.pem: no such file or directory \(ENOENT\)$/,
+    ],
   ])("an error points at the line and column of what is wrong in %j", (text, pattern) => {
     const { values, nameField } = gather("--config", file("config.json", text));
     const { config: _, ...options } = values;

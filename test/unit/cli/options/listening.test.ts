@@ -182,7 +182,7 @@ describe("the decoy for strangers", () => {
     [{ decoy: "http://" }, /^decoy: expected a folder/],
     [{ decoy: "http://u:p@a" }, /^decoy: expected a folder.*, got "http:\/\/\*\*\*@a"$/],
     [{ decoy: "http://a/?b" }, /^decoy: expected a folder/],
-    [{ decoy: "/no/such/folder" }, /^decoy: ENOENT: .*\/no\/such\/folder/],
+    [{ decoy: "/no/such/folder" }, /^decoy: \/no\/such\/folder: no such file or directory \(ENOENT\)$/],
     [{ decoy: import.meta.filename }, /^decoy: .* is not a folder$/],
     [{ wsPath: "tunnel" }, /^wsPath: expected a path/],
     [{ wsPath: "/a b" }, /^wsPath: expected a path/],

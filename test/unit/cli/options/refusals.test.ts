@@ -55,7 +55,10 @@ describe("an error names the path and the value of the wrong field, and what is 
     [{ ways: ["a:1 b:1"] }, /^ways\[0\]: expected socks5:\/\/.*, got "a:1 b:1"$/],
     [{ ways: ["tls:// unix:/a a:1"] }, /^ways\[0\]: unix: can only be the first, got /],
     [{ ways: ["tls:// a:0"] }, /^ways\[0\]: expected HOST:PORT behind the last hop, got /],
-    [{ ways: ["tls://?ca=/none"] }, /^ways\[0\]: a file cannot be read: \/none: ENOENT$/],
+    [
+      { ways: ["tls://?ca=/none"] },
+      /^ways\[0\]: a file cannot be read or written: \/none: no such file or directory \(ENOENT\)$/,
+    ],
     [{ ways: ["wss://u.test/hunter2?host=hunter2 b"] }, /^ways\[0\]: (?!.*hunter2)/],
     [{ ways: ["tls:// ss://hunter2hunter2"] }, /^ways\[0\]: (?!.*hunter2)/],
     [{ ways: Array.from({ length: 9 }, () => "a:1") }, /^ways: expected at most 8 ways/],
