@@ -428,7 +428,8 @@ export class UdpLocalHost implements RelayHost {
     const level = this.#saidFailures[way] === error.message ? "debug" : "warn";
     this.#saidFailures[way] = error.message;
     const code = error instanceof ProtocolError ? error.code : undefined;
-    const what = code === "ERR_PEER_SHUTDOWN" ? "the server goes away" : "cannot reach the server";
+    const what =
+      code === "ERR_PEER_SHUTDOWN" ? "the server has ended the connection" : "cannot reach the server";
     // This concerns a single target, and others may work.
     if (code === "ERR_MASQUE_REFUSED") this.#log[level](fields, "no way to a target");
     else this.#log[level](fields, `${what}; trying again`);

@@ -233,7 +233,8 @@ describe("a program", () => {
     server.child.kill("SIGTERM");
     await until(() => local.output.stderr.includes("session down"), local.child, local.output);
     const [beforeDown] = local.output.stderr.split("session down");
-    expect(beforeDown).toContain("the server goes away; trying again");
+    expect(beforeDown).toContain("the server has ended the connection; trying again");
+    expect(beforeDown).toContain("the peer ended the tunnel in an orderly way: it shuts down");
     expect(beforeDown).not.toContain("cannot reach");
   });
 

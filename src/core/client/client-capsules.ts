@@ -1,4 +1,4 @@
-import type { CloseReason } from "../../wire/capsule.ts";
+import type { CloseReason, ShutdownReason } from "../../wire/capsule.ts";
 import {
   CAPSULE_ASSOCIATION_CLOSE,
   CAPSULE_COMPRESSION_ACK,
@@ -37,6 +37,12 @@ import type { ClientFlows } from "./client-flows.ts";
 import type { ClientParts, FormerSession } from "./client-parts.ts";
 import { isServersId, OWN, PEER, REFUSED } from "./client-parts.ts";
 import type { Lane } from "./lanes/lane.ts";
+
+/** What a server means by SHUTDOWN, for the reasons that servers give. */
+const SHUTDOWN_TEXTS: { readonly [Reason in ShutdownReason]?: string } = {
+  done: "it shuts down",
+  key: "it no longer accepts this key, which was removed or replaced there, or has expired",
+};
 
 const NONE = -1;
 /** Milliseconds before an association that the server refused is opened again. */
@@ -188,12 +194,17 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
       return true;
     }
     const [first, second, third] = numbers;
-    if (type === CAPSULE_SHUTDOWN && shutdownReason(first) === "moving") {
-      if (!this.#isFormer(lane)) this.#parts.moveAway(now);
-      return true;
-    }
     if (type === CAPSULE_SHUTDOWN) {
-      this.#parts.failLane(now, lane, new ProtocolError("ERR_PEER_SHUTDOWN", shutdownReason(first)));
+      const reason = shutdownReason(first);
+      if (reason === "moving") {
+        if (!this.#isFormer(lane)) this.#parts.moveAway(now);
+        return true;
+      }
+      this.#parts.failLane(
+        now,
+        lane,
+        new ProtocolError("ERR_PEER_SHUTDOWN", SHUTDOWN_TEXTS[reason] ?? reason),
+      );
       return false;
     }
     // Capsules of a session that was replaced no longer change anything.

@@ -62,7 +62,7 @@ export class TunnelServer {
   readonly outgoing = new DatagramBatch(1024);
 
   readonly #outputs = new Fifo<ServerOutput>();
-  readonly #sessions = new ServerSessions();
+  readonly #sessions: ServerSessions;
   readonly #deadlines = new Deadlines();
   readonly #shutdown: Shutdown = { isDraining: false, isSuspending: false, isClosed: false };
   readonly #associations: ServerAssociations;
@@ -81,6 +81,7 @@ export class TunnelServer {
   readonly #keeper: SessionKeeper;
 
   constructor(options: TunnelServerOptions) {
+    this.#sessions = new ServerSessions(options.worker);
     this.#associations = new ServerAssociations(options, options.crypto);
     this.#names = new NameLookups(this.contexts, (query, name, port) => {
       this.#outputs.push({ kind: "resolve", query, name, port });

@@ -9,15 +9,17 @@ export interface ExplainedCount extends Explanation {
   readonly count: number;
 }
 
-/** The counts by reason that are not 0, the largest of each kind first. */
+/** The counts by reason that are not 0, the largest of each kind first. Counts by the name of a key have no reasons. */
 export function explainCounts(stats: object): ExplainedCount[] {
-  return METRICS.filter(({ kind, label }) => kind === "counter" && label !== undefined).flatMap((metric) => {
+  return METRICS.flatMap((metric) => {
+    const reasons = metric.label?.values;
+    if (metric.kind !== "counter" || reasons === undefined) return [];
     const counts = Object.entries((readMetric(stats, metric) ?? {}) as Record<string, number>);
     return counts
       .filter(([, count]) => count > 0)
       .sort(([, a], [, b]) => b - a)
       .map(([reason, count]) => {
-        const { meaning = "", remedy = "" } = metric.label?.values?.[reason] ?? {};
+        const { meaning = "", remedy = "" } = reasons[reason] ?? {};
         return { of: metric.stat, reason, count, meaning, remedy };
       });
   });

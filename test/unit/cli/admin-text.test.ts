@@ -53,6 +53,14 @@ it("shows lanes with their health, and every reason that occurred with what to d
   expect(text).not.toContain("queue_full");
 });
 
+it("lists no counts by the name of a key, which have no reason", () => {
+  const counts = { sessions: {}, associations: {}, limited: { alice: 5 } };
+  const keys = { ...counts, datagramsIn: { alice: 2 }, datagramsOut: {}, bytesIn: {}, bytesOut: {} };
+  const stats = { ...tunnelStats(new Counters(), NOW, SPREAD), keys };
+  const text = statusText({ ...status(new Counters(), "TCP"), stats, explained: explainCounts(stats) });
+  expect(text).not.toContain("alice");
+});
+
 it("lets no answer control the terminal", () => {
   const text = statusText(status(new Counters(), "\x1b]0;x\x07\x9b2J"));
   expect(text).toContain("?]0;x??2J");

@@ -12,7 +12,15 @@ export class ServerSessions {
   readonly byIndex: (Session | undefined)[] = [];
   readonly #byId = new Map<string, Session>();
   readonly #free: number[] = [];
-  #nextName = 1;
+  /** From one name to the next. */
+  readonly #step: number;
+  #nextName: number;
+
+  /** @param worker  the place among several workers, whose sessions get different names */
+  constructor(worker: { readonly index: number; readonly count: number } | undefined) {
+    this.#step = worker?.count ?? 1;
+    this.#nextName = 1 + (worker?.index ?? 0);
+  }
 
   get size(): number {
     return this.#byId.size;
@@ -37,7 +45,7 @@ export class ServerSessions {
   ): Session {
     const index = this.#free.pop() ?? this.byIndex.length;
     const session = new Session(index, number, kind, id, key, scheduler, holder);
-    this.#nextName = Math.max(this.#nextName, number + 1);
+    while (this.#nextName <= number) this.#nextName += this.#step;
     if (holder !== undefined) holder.sessions++;
     this.byIndex[index] = session;
     this.#byId.set(hexKey(id), session);
