@@ -12,8 +12,8 @@ export const LEFT_OUT = [
     "unit/host/carriers/happy-eyeballs",
     "unit/host/udp-paths/relay-address",
     "unit/host/udp-paths/udp-paths",
-    "unit/host/udp-io-native",
-    "unit/host/udp-io-plain",
+    "unit/host/io/udp-io-native",
+    "unit/host/io/udp-io-plain",
   ],
   ...["unit/streams/byte-stream", "unit/streams/shadowsocks-stream", "unit/streams/tcp-relay"],
   ...["unit/streams/web-socket-stream"],
@@ -24,7 +24,7 @@ export const LEFT_OUT = [
     "unit/core/shadowsocks/shadowsocks-2022-vectors",
   ],
   // Packages for Node.
-  "unit/host/egress-counts",
+  "unit/host/server/egress-counts",
   // Files, processes, and contexts of V8.
   ...[
     "unit/node/accept-errors",

@@ -1,13 +1,13 @@
 import { describe, expect, it } from "vitest";
-import { silentLogger, UdpLocalHost, UdpServerHost } from "../../../src/host/index.ts";
-import type { AddressBytes } from "../../../src/wire/socket-address.ts";
-import { copyAddress, formatAddress, makeAddress } from "../../../src/wire/socket-address.ts";
-import { writeUdpHeader } from "../../../src/wire/socks5.ts";
-import { LOCAL, SERVER } from "../memory-exchange.ts";
-import type { MemoryNative } from "../memory-native/memory-native.ts";
-import { WHOLE } from "../memory-native/memory-native.ts";
-import { MemoryNet } from "../memory-native/memory-net.ts";
-import { seededIntegers } from "../random.ts";
+import { silentLogger, UdpLocalHost, UdpServerHost } from "../../../../src/host/index.ts";
+import type { AddressBytes } from "../../../../src/wire/socket-address.ts";
+import { copyAddress, formatAddress, makeAddress } from "../../../../src/wire/socket-address.ts";
+import { writeUdpHeader } from "../../../../src/wire/socks5.ts";
+import { LOCAL, SERVER } from "../../memory-exchange.ts";
+import type { MemoryNative } from "../../memory-native/memory-native.ts";
+import { WHOLE } from "../../memory-native/memory-native.ts";
+import { MemoryNet } from "../../memory-native/memory-net.ts";
+import { seededIntegers } from "../../random.ts";
 
 const TARGETS = ["192.0.2.1", "192.0.2.2"].map((ip) => makeAddress(ip, 53)!);
 const FORWARDS = [5000, 5001].map((port) => makeAddress("127.0.0.1", port)!);

@@ -1,8 +1,8 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
-import type { UdpSocket } from "../../../src/host/io/udp-io.ts";
-import { Remote } from "../../../src/host/io/udp-io.ts";
-import { plainUdpIo } from "../../../src/node/io/udp-io-plain.ts";
-import { makeAddress } from "../../../src/wire/socket-address.ts";
+import type { UdpSocket } from "../../../../src/host/io/udp-io.ts";
+import { Remote } from "../../../../src/host/io/udp-io.ts";
+import { plainUdpIo } from "../../../../src/node/io/udp-io-plain.ts";
+import { makeAddress } from "../../../../src/wire/socket-address.ts";
 
 describe("plain UDP I/O", () => {
   let socket: UdpSocket | undefined;

@@ -1,15 +1,15 @@
 import { describe, expect, it } from "vitest";
-import type { OnPackets } from "../../../src/core/tun2socks/packet-stream-reader.ts";
-import { silentLogger, UdpLocalHost, UdpServerHost } from "../../../src/host/index.ts";
-import { sumStats } from "../../../src/host/stats/tunnel-stats.ts";
-import type { OpenPacketEgress } from "../../../src/host/udp-paths/egress.ts";
-import { openInner } from "../../../src/host/udp-paths/inner.ts";
-import { PacketPath } from "../../../src/host/udp-paths/packets.ts";
-import { Exposition } from "../../../src/node/admin/exposition.ts";
-import { makeAddress } from "../../../src/wire/socket-address.ts";
-import { LOCAL, SERVER } from "../memory-exchange.ts";
-import { MemoryNet } from "../memory-native/memory-net.ts";
-import { udpPacket } from "../packet-oracle.ts";
+import type { OnPackets } from "../../../../src/core/tun2socks/packet-stream-reader.ts";
+import { silentLogger, UdpLocalHost, UdpServerHost } from "../../../../src/host/index.ts";
+import { sumStats } from "../../../../src/host/stats/tunnel-stats.ts";
+import type { OpenPacketEgress } from "../../../../src/host/udp-paths/egress.ts";
+import { openInner } from "../../../../src/host/udp-paths/inner.ts";
+import { PacketPath } from "../../../../src/host/udp-paths/packets.ts";
+import { Exposition } from "../../../../src/node/admin/exposition.ts";
+import { makeAddress } from "../../../../src/wire/socket-address.ts";
+import { LOCAL, SERVER } from "../../memory-exchange.ts";
+import { MemoryNet } from "../../memory-native/memory-net.ts";
+import { udpPacket } from "../../packet-oracle.ts";
 
 const FORWARD = makeAddress("127.0.0.1", 5000)!;
 const INFO = { program: "udp-server", version: "1", startedAt: 0 };

@@ -1,15 +1,15 @@
 import { describe, expect, it } from "vitest";
-import { ROUTE_REJECT, ROUTE_TUNNEL } from "../../../src/core/tun2socks/rules.ts";
-import type { ResolvedTun2SocksOptions } from "../../../src/host/index.ts";
-import { silentLogger, Tun2SocksHost, UdpServerHost } from "../../../src/host/index.ts";
-import { LOCAL, SERVER } from "../memory-exchange.ts";
-import type { MemoryDevice } from "../memory-native/memory-device.ts";
-import type { MemoryNative } from "../memory-native/memory-native.ts";
-import { WHOLE } from "../memory-native/memory-native.ts";
-import { MemoryNet } from "../memory-native/memory-net.ts";
-import type { IpFields } from "../packet-oracle.ts";
-import { inspect, ipPacket, tcpPacket, udpMessage, udpPacket } from "../packet-oracle.ts";
-import { seededIntegers } from "../random.ts";
+import { ROUTE_REJECT, ROUTE_TUNNEL } from "../../../../src/core/tun2socks/rules.ts";
+import type { ResolvedTun2SocksOptions } from "../../../../src/host/index.ts";
+import { silentLogger, Tun2SocksHost, UdpServerHost } from "../../../../src/host/index.ts";
+import { LOCAL, SERVER } from "../../memory-exchange.ts";
+import type { MemoryDevice } from "../../memory-native/memory-device.ts";
+import type { MemoryNative } from "../../memory-native/memory-native.ts";
+import { WHOLE } from "../../memory-native/memory-native.ts";
+import { MemoryNet } from "../../memory-native/memory-net.ts";
+import type { IpFields } from "../../packet-oracle.ts";
+import { inspect, ipPacket, tcpPacket, udpMessage, udpPacket } from "../../packet-oracle.ts";
+import { seededIntegers } from "../../random.ts";
 
 const MTU = 1_280;
 const TARGETS = ["192.0.2.1", "192.0.2.2"];

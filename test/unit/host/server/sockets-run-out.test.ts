@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest";
-import type { Outgoing } from "../../../src/host/addresses/outgoing.ts";
-import { silentLogger, UdpLocalHost, UdpServerHost } from "../../../src/host/index.ts";
-import { DirectPath } from "../../../src/host/udp-paths/direct.ts";
-import { OutgoingDatagram } from "../../../src/host/udp-paths/udp-path.ts";
-import { makeAddress } from "../../../src/wire/socket-address.ts";
-import { LOCAL, SERVER } from "../memory-exchange.ts";
-import { MemoryNet } from "../memory-native/memory-net.ts";
+import type { Outgoing } from "../../../../src/host/addresses/outgoing.ts";
+import { silentLogger, UdpLocalHost, UdpServerHost } from "../../../../src/host/index.ts";
+import { DirectPath } from "../../../../src/host/udp-paths/direct.ts";
+import { OutgoingDatagram } from "../../../../src/host/udp-paths/udp-path.ts";
+import { makeAddress } from "../../../../src/wire/socket-address.ts";
+import { LOCAL, SERVER } from "../../memory-exchange.ts";
+import { MemoryNet } from "../../memory-native/memory-net.ts";
 
 const APPLICATIONS = 40;
 const SOCKETS = 8;

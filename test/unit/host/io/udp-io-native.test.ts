@@ -3,16 +3,16 @@ import { once } from "node:events";
 import { readdirSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import { afterEach, describe, expect, it } from "vitest";
-import type { ReceivedDatagrams } from "../../../src/core/session/received-datagrams.ts";
-import { NATIVE_DROP_REASONS } from "../../../src/host/io/native-module.ts";
-import type { OnUnreachable, UdpSocket } from "../../../src/host/io/udp-io.ts";
-import { Remote } from "../../../src/host/io/udp-io.ts";
-import { nativeUdpIo } from "../../../src/node/io/native-udp-io.ts";
-import { loadNativeModule } from "../../../src/node/load-native-module.ts";
-import type { LatencyClass } from "../../../src/wire/latency-class.ts";
-import { LATENCY_CLASSES } from "../../../src/wire/latency-class.ts";
-import type { AddressBytes } from "../../../src/wire/socket-address.ts";
-import { copyAddress, formatAddress, makeAddress } from "../../../src/wire/socket-address.ts";
+import type { ReceivedDatagrams } from "../../../../src/core/session/received-datagrams.ts";
+import { NATIVE_DROP_REASONS } from "../../../../src/host/io/native-module.ts";
+import type { OnUnreachable, UdpSocket } from "../../../../src/host/io/udp-io.ts";
+import { Remote } from "../../../../src/host/io/udp-io.ts";
+import { nativeUdpIo } from "../../../../src/node/io/native-udp-io.ts";
+import { loadNativeModule } from "../../../../src/node/load-native-module.ts";
+import type { LatencyClass } from "../../../../src/wire/latency-class.ts";
+import { LATENCY_CLASSES } from "../../../../src/wire/latency-class.ts";
+import type { AddressBytes } from "../../../../src/wire/socket-address.ts";
+import { copyAddress, formatAddress, makeAddress } from "../../../../src/wire/socket-address.ts";
 
 const native = loadNativeModule();
 const isThere = !(native instanceof Error);
@@ -489,8 +489,8 @@ describe.skipIf(!isThere)("native UDP", () => {
   });
 
   it("closes its sockets with the thread that opened them", async () => {
-    const url = new URL("../../../dist/node/io/native-udp-io.js", import.meta.url);
-    const loader = new URL("../../../dist/node/load-native-module.js", import.meta.url);
+    const url = new URL("../../../../dist/node/io/native-udp-io.js", import.meta.url);
+    const loader = new URL("../../../../dist/node/load-native-module.js", import.meta.url);
     const files = readdirSync("/proc/self/fd").length;
     for (let i = 0; i < 20; i++) {
       const worker = new Worker(
