@@ -7,11 +7,11 @@ type Explanations = Readonly<Record<string, Explanation>>;
 export const PACKET_DROPS = {
   malformed: {
     meaning: "The packet could not be parsed.",
-    remedy: "Find out what sends it: --tap records it.",
+    remedy: "Find the sender with --tap, which records such packets.",
   },
   bad_checksum: {
-    meaning: "A checksum of the packet is wrong.",
-    remedy: "Turn off checksum offloading where the packets come from.",
+    meaning: "The packet has a wrong checksum.",
+    remedy: "Turn off checksum offloading on the host that sends the packets.",
   },
   /** A source or destination that no packet on a wire may have: loopback, unspecified, a multicast source. */
   martian: {
@@ -20,30 +20,30 @@ export const PACKET_DROPS = {
   },
   /** From the peer address, which only rewritten packets have. */
   own_source: {
-    meaning: "The packet claims to come from the device's peer.",
+    meaning: "The packet's source is the address of the device's peer.",
     remedy:
-      "If a host of your network has that address, give the device another --address; otherwise it is forged.",
+      "If a host on your network has that address, give the device another --address. Otherwise the packet is forged.",
   },
   /** To the device's own address, which the kernel would have kept. */
   own_destination: {
-    meaning: "The packet is for the device's own address.",
-    remedy: "If a host of your network has that address, give the device another --address.",
+    meaning: "The packet is addressed to the device itself.",
+    remedy: "If a host on your network has that address, give the device another --address.",
   },
   multicast: {
-    meaning: "The packet is multicast or broadcast, which does not enter the tunnel.",
-    remedy: "None: discovery and routing protocols send it on every device.",
+    meaning: "The packet is multicast or broadcast, which the tunnel does not carry.",
+    remedy: "None: discovery and routing protocols send such packets on every device.",
   },
-  hop_limit: { meaning: "The packet's hop limit was used up.", remedy: "Check for a routing loop." },
+  hop_limit: { meaning: "The packet's hop limit (TTL) had run out.", remedy: "Check for a routing loop." },
   protocol: {
     meaning: "The packet is neither TCP, UDP nor an echo request.",
-    remedy: "Route what uses other protocols around the device.",
+    remedy: "Route traffic of other protocols around the device.",
   },
   icmp: {
-    meaning: "The packet is an ICMP message that is not answered here.",
-    remedy: "None: it concerns no packet that is known here, or asks for something other than an echo.",
+    meaning: "The packet is an ICMP message that this program does not handle.",
+    remedy: "None: the message refers to an unknown packet, or is a request other than echo.",
   },
-  rule_reject: { meaning: "A rule rejects the packet, and the sender is informed.", remedy: "See --rule." },
-  rule_drop: { meaning: "A rule drops the packet.", remedy: "See --rule." },
+  rule_reject: { meaning: "A rule rejected the packet, and the sender was told.", remedy: "See --rule." },
+  rule_drop: { meaning: "A rule dropped the packet.", remedy: "See --rule." },
   route_down: {
     meaning: "The way that the rules select is down.",
     remedy: "Check the tunnel's session or the SOCKS5 server.",
@@ -54,8 +54,8 @@ export const PACKET_DROPS = {
     remedy: "A few after a restart are normal.",
   },
   stack_memory: {
-    meaning: "TCP in lwIP had reached its memory limit; the application's system repeats the segment.",
-    remedy: "Raise --tcp-memory, or find the flows with servers that do not read.",
+    meaning: "The TCP stack had reached its memory limit; the application's system sends the segment again.",
+    remedy: "Raise --tcp-memory, or find the flows whose servers do not read.",
   },
   flow_limit: { meaning: "The limit of TCP flows was reached.", remedy: "Raise --max-flows." },
   /** From a new source, when too many others were evicted in the same second. */
@@ -64,32 +64,34 @@ export const PACKET_DROPS = {
     remedy: "Raise --max-associations, or find the host that sends from so many ports.",
   },
   association_closed: {
-    meaning: "The answer arrived for an association that has ended.",
+    meaning: "The answer was for an association that had ended.",
     remedy: "A few are normal. If applications miss answers, raise --idle-timeout or --active-idle-timeout.",
   },
   family: {
-    meaning: "The answer has an address family that the device lacks.",
+    meaning: "The device has no address of the answer's family.",
     remedy: "Give the device an --address of each family.",
   },
   too_long: {
     meaning: "The datagram is longer than an IPv4 packet can carry.",
-    remedy: "Make what sends it send smaller datagrams.",
+    remedy: "Configure the sender to use smaller datagrams.",
   },
   unroutable: {
-    meaning: "The packet is for the address of the device's peer, where nothing answers.",
-    remedy: "If a host of your network has that address, give the device another --address.",
+    meaning: "The packet is addressed to the device's peer, where nothing answers.",
+    remedy: "If a host on your network has that address, give the device another --address.",
   },
   reassembly_limit: {
     meaning: "Too many fragments waited for the rest of their packets.",
-    remedy: "Make applications send datagrams that fit in a packet; a flood of fragments is an attack.",
+    remedy:
+      "Configure applications to send datagrams that fit into one packet. A flood of fragments is an attack.",
   },
   reassembly_timeout: {
     meaning: "The rest of a fragmented packet did not arrive in time.",
-    remedy: "Check the way to the device for loss, or make applications send datagrams that fit in a packet.",
+    remedy:
+      "Check the path to the device for loss, or configure applications to send datagrams that fit into one packet.",
   },
   reassembly_overlap: {
-    meaning: "Fragments overlap, which is an attack or a fault.",
-    remedy: "Find out what sends them: a sound system does not.",
+    meaning: "Fragments overlap, which indicates an attack or a fault.",
+    remedy: "Find the sender: a correct network stack never sends overlapping fragments.",
   },
 } as const satisfies Explanations;
 
@@ -110,6 +112,6 @@ export const EVICTIONS = {
   },
   halfOpenEvicted: {
     meaning: "A half-open TCP flow ended early to make room.",
-    remedy: "Something may be scanning behind the device.",
+    remedy: "Look for a host behind the device that scans addresses or ports.",
   },
 } as const satisfies Explanations;

@@ -15,16 +15,16 @@ export const DROPS = {
   age: {
     meaning: "The datagram waited longer than the age budget, or arrived too late behind a lost TCP segment.",
     remedy:
-      "The path takes less than is sent, or loses segments: use more lanes or a faster path. A larger --age-budget-ms trades delay for loss.",
+      "The path carries less than is sent, or loses segments: use more lanes or a faster path. A larger --age-budget-ms drops fewer datagrams, but delays more of them.",
   },
   queue_full: {
-    meaning: "The send queue was full, and the flow with most in it lost its oldest datagram.",
-    remedy: "More is sent than the path takes: send less, or raise --queue-bytes for bursts.",
+    meaning: "The send queue was full, and the flow with the most bytes in it lost its oldest datagram.",
+    remedy: "More is sent than the path carries: send less, or raise --queue-bytes for bursts.",
   },
   no_lane: {
     meaning:
       "No connection of the session was up to carry the datagram, or the session ended while it waited.",
-    remedy: "Check the way to the server; the log reports why lanes end.",
+    remedy: "Check the path to the server. The log reports why lanes end.",
   },
   unknown_context: {
     meaning:
@@ -37,25 +37,24 @@ export const DROPS = {
   },
   filtered: {
     meaning: "The association had not sent anything to this sender, or the policy denies the sender.",
-    remedy:
-      "Scans and late answers are normal. --filtering of udp-server decides which senders are accepted.",
+    remedy: "None for scans and late answers. --filtering of udp-server decides which senders are accepted.",
   },
   unresolved: {
     meaning: "The name of the target has no address, or could not be looked up in time.",
     remedy: "Check DNS on the server, and the name that the application asks for.",
   },
   context_limit: {
-    meaning: "The limit of contexts was reached, and none could make room.",
-    remedy: "Raise --max-contexts if you expect so many targets.",
+    meaning: "The limit of contexts was reached, and none could be evicted.",
+    remedy: "Raise --max-contexts if you expect this many targets.",
   },
   association_limit: {
     meaning:
-      "The limit of associations or of sockets was reached: none could make room, or the datagram's was evicted.",
+      "The limit of associations or sockets was reached: none could be evicted, or the datagram's own was evicted.",
     remedy: "Raise --max-associations and the limit of descriptors (ulimit -n).",
   },
   too_long: {
     meaning: "The datagram is longer than its protocol or the next hop can carry.",
-    remedy: "Make the application send smaller datagrams.",
+    remedy: "Configure the application to send smaller datagrams.",
   },
   fragment: {
     meaning: "A SOCKS5 datagram was a fragment (FRAG is not 0), which is not supported.",
@@ -67,17 +66,18 @@ export const DROPS = {
   },
   wrong_source: {
     meaning: "The datagram arrived at a SOCKS5 relay from an address other than the client's.",
-    remedy: "Check that the client sends from the host that made the request; something may be scanning.",
+    remedy:
+      "Check that the client sends from the host that made the request. Otherwise, somebody may be scanning.",
   },
   foreign_source: {
     meaning: "An answer to a fixed forward came from an address other than its target.",
     remedy:
-      "If answers come from another address, use SOCKS5 or tun2socks; if only from another port, any-port.",
+      "If answers come from another address, use SOCKS5 or tun2socks. If only the port differs, use any-port.",
   },
   rate_limit: {
     meaning: "The datagram exceeded the rate of its key.",
     remedy:
-      "If the key should have more, raise its bits-per-second or datagrams-per-second in the file of --keys.",
+      "If the limit is too low, raise bits-per-second or datagrams-per-second of the key in the file of --keys.",
   },
   send_error: {
     meaning:
@@ -90,7 +90,7 @@ export const DROPS = {
 export const REFUSALS = {
   half_open_limit: {
     meaning: "Too many connections were still in their handshake.",
-    remedy: "Something may be scanning. Raise --max-half-open if you have that many clients.",
+    remedy: "Scanners cause this. Raise --max-half-open if you have this many clients.",
   },
   tunnel_limit: {
     meaning: "The limit of tunnels was reached.",
@@ -102,7 +102,7 @@ export const REFUSALS = {
     remedy: "Raise --max-sessions, or lower --linger.",
   },
   association_limit: {
-    meaning: "The limit of associations was reached, and none could make room.",
+    meaning: "The limit of associations was reached, and none could be evicted.",
     remedy: "Raise --max-associations.",
   },
   association_evicted: {
@@ -123,7 +123,7 @@ export const REFUSALS = {
   },
   key_expired: {
     meaning: "The client has a key that has expired.",
-    remedy: "Give it a later date, or a new key, in the file of --keys.",
+    remedy: "Set a later date or a new key in the file of --keys.",
   },
   key_name: {
     meaning: "The client's key has another name here, or its clock is hours off.",
@@ -134,32 +134,34 @@ export const REFUSALS = {
     remedy: "Strangers cause this. It does not affect clients with --key-name.",
   },
   key_association_limit: {
-    meaning: "The holder of a key has as many associations as its max-associations allows.",
-    remedy: "If the key should have more, raise it in the file of --keys.",
+    meaning: "The holder of a key has as many associations as max-associations allows.",
+    remedy: "If the limit is too low, raise it in the file of --keys.",
   },
   key_session_ended: {
     meaning: "A session ended because its key had expired, or was removed or changed.",
-    remedy: "None if you meant it; otherwise give the client a valid key in the file of --keys.",
+    remedy: "None if that was intended. Otherwise, give the client a valid key in the file of --keys.",
   },
   draining: {
     meaning: "The server is shutting down and accepts no more lanes.",
     remedy: "None: the client moves to another server if it has one.",
   },
   replay: {
-    meaning: "The handshake had been used before.",
-    remedy: "A proxy may repeat requests; otherwise someone replays a recording.",
+    meaning: "The same handshake had been used before.",
+    remedy: "Proxies may repeat requests. Otherwise, somebody is replaying a recording.",
   },
   nonce_limit: {
     meaning: "More handshakes arrived than the server can remember.",
-    remedy: "The client tries again by itself. If it continues, find out who connects that often.",
+    remedy: "None: the client tries again by itself. If this continues, find out who connects so often.",
   },
   challenged: {
     meaning: "The client was asked to prove that its handshake is fresh.",
-    remedy: "None: the client answers by itself. If it happens every time, compare the clocks of both ends.",
+    remedy:
+      "None: the client answers by itself. If this happens every time, compare the clocks of both ends.",
   },
   not_upgrade: {
     meaning: "The connection did not begin with a request for a tunnel.",
-    remedy: "Browsers and scanners cause this. If it is one of your clients, a proxy changes its request.",
+    remedy:
+      "Browsers and scanners cause this. If it is one of your clients, a proxy is changing its requests.",
   },
   handshake_timeout: {
     meaning: "The connection did not finish its handshake in time.",
@@ -167,15 +169,15 @@ export const REFUSALS = {
   },
   protocol_error: {
     meaning: "The peer broke the protocol, and its connection was closed.",
-    remedy: "Update both ends. The log has the code of the error.",
+    remedy: "Update both ends. The log has the error code.",
   },
   socks_refused: {
-    meaning: "A SOCKS5 request was refused: credentials, command, address or limit.",
+    meaning: "A SOCKS5 request was refused because of its credentials, command or address, or a limit.",
     remedy: "Check the settings of the SOCKS5 client; --log-level debug reports each.",
   },
   http2_flood: {
     meaning: "An HTTP/2 client sent an excessive number of control frames, and was cut off.",
-    remedy: "Find out who connects; no well-behaved client does this.",
+    remedy: "Find out who connects: no well-behaved client does this.",
   },
 } as const satisfies Explanations;
 
@@ -199,7 +201,8 @@ export const UNREACHABLES = {
   },
   limited: {
     meaning: "A report was suppressed by the rate limit.",
-    remedy: "None: later datagrams are reported again. Find out what sends so many to where nothing answers.",
+    remedy:
+      "None: later datagrams are reported again. Find the application that sends so many to targets that do not answer.",
   },
 } as const satisfies Readonly<Record<UnreachableKind | "limited", Explanation>>;
 
@@ -211,14 +214,14 @@ export const SPREADS = {
   },
   copies: { meaning: "A second copy of a sparse flow's datagram was sent.", remedy: "" },
   hedges: { meaning: "A datagram was sent once more because it was stuck on a late lane.", remedy: "" },
-  duplicates: { meaning: "A copy arrived and was dropped; nothing is lost.", remedy: "" },
+  duplicates: { meaning: "A second copy arrived and was dropped. Nothing is lost.", remedy: "" },
 } as const satisfies Explanations;
 
 /** How sessions with receipts set their rate. */
 export const RATE_MODES = {
   start: { meaning: "The rate is not known yet.", remedy: "" },
-  delay: { meaning: "By delay, which keeps the queue short.", remedy: "" },
-  compete: { meaning: "Against others that fill the queue of the path.", remedy: "" },
+  delay: { meaning: "The rate follows the delay, which keeps the queue short.", remedy: "" },
+  compete: { meaning: "The session competes with others that fill the queue of the path.", remedy: "" },
 } as const satisfies Explanations;
 
 /** The direction of datagrams. */
