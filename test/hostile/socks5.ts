@@ -13,8 +13,8 @@ import {
 } from "../../src/wire/socks5.ts";
 import { check } from "../fuzz/failure.ts";
 import { concat } from "../unit/cuts.ts";
-import { LOCAL, SERVER } from "../unit/memory-exchange.ts";
-import { MemoryWorld, remoteOf } from "../unit/memory-system.ts";
+import { LOCAL, SERVER } from "../unit/memory/memory-exchange.ts";
+import { MemoryWorld, remoteOf } from "../unit/memory/memory-system.ts";
 import { mutate, seededRandom } from "../unit/random.ts";
 import { Dice } from "./capsules.ts";
 

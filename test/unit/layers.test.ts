@@ -4,7 +4,7 @@ import type { Context } from "node:vm";
 import { createContext, runInContext } from "node:vm";
 import { build } from "esbuild";
 import { describe, expect, it } from "vitest";
-import type { Exchange } from "./memory-exchange.ts";
+import type { Exchange } from "./memory/memory-exchange.ts";
 
 const SOURCES = resolve(import.meta.dirname, "../../src");
 const FOREIGN =
@@ -119,7 +119,7 @@ describe("layers", () => {
   });
 
   it("host runs there too: a forward's datagram through a client and a server, and the answer back", async () => {
-    const context = await bareContext(join(import.meta.dirname, "memory-exchange.ts"), "test");
+    const context = await bareContext(join(import.meta.dirname, "memory/memory-exchange.ts"), "test");
     const { step, result } = runInContext("test.exchange()", context) as Exchange;
     for (let steps = 0; result.value === undefined && steps < 1_000; steps++) {
       step();

@@ -1,4 +1,4 @@
-import { closeSync, existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { closeSync, existsSync, readFileSync } from "node:fs";
 import type { Bench } from "../../host/doctor/bench.ts";
 import type { Check, Result } from "../../host/doctor/checks/check.ts";
 import { skipped } from "../../host/doctor/checks/check.ts";
@@ -6,6 +6,7 @@ import type { LocalProgram } from "../../host/doctor/examined.ts";
 import { finding } from "../../host/doctor/findings.ts";
 import type { ResolvedTun2SocksOptions } from "../../host/options/tun2socks.ts";
 import { systemErrorCode } from "../../host/system-error.ts";
+import { linkOf, namesIn, processIds, programOf, textOf } from "./processes.ts";
 
 /** Name of a device that is made to see whether that works, and removed at once; the kernel fills in the number. */
 const TRIAL = "up-doctor%d";
@@ -81,41 +82,14 @@ function isUp(interfaceName: string): boolean {
 
 /** The program of this network namespace that has a TUN device open; undefined if the system does not show it to this user. */
 function findHolder(device: string): LocalProgram | undefined {
-  const ownNamespace = link("/proc/self/ns/net");
-  for (const pid of list("/proc")) {
+  const ownNamespace = linkOf("/proc/self/ns/net");
+  for (const pid of processIds()) {
     // Each namespace has its own devices, of any name.
-    if (!/^\d+$/.test(pid) || link(`/proc/${pid}/ns/net`) !== ownNamespace) continue;
-    for (const descriptor of list(`/proc/${pid}/fdinfo`)) {
-      if (!text(`/proc/${pid}/fdinfo/${descriptor}`).split("\n").includes(`iff:\t${device}`)) continue;
-      const words = text(`/proc/${pid}/cmdline`)
-        .split("\0")
-        .filter((word) => word !== "");
-      return { name: text(`/proc/${pid}/comm`).trim(), pid: Number(pid), arguments: words.slice(1) };
+    if (linkOf(`/proc/${pid}/ns/net`) !== ownNamespace) continue;
+    for (const descriptor of namesIn(`/proc/${pid}/fdinfo`)) {
+      const isHolder = textOf(`/proc/${pid}/fdinfo/${descriptor}`).split("\n").includes(`iff:\t${device}`);
+      if (isHolder) return programOf(pid);
     }
   }
   return undefined;
-}
-
-function list(folder: string): string[] {
-  try {
-    return readdirSync(folder);
-  } catch {
-    return [];
-  }
-}
-
-function link(path: string): string {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return "";
-  }
-}
-
-function text(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch {
-    return "";
-  }
 }

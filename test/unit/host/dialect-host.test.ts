@@ -5,7 +5,7 @@ import { DialectHost } from "../../../src/host/dialects/dialect-host.ts";
 import { silentLogger } from "../../../src/host/index.ts";
 import { mullvad } from "../../../src/wire/dialects/mullvad.ts";
 import { makeAddress } from "../../../src/wire/socket-address.ts";
-import { MemoryWorld } from "../memory-system.ts";
+import { MemoryWorld } from "../memory/memory-system.ts";
 
 it("counts datagrams of a flow that ends while they are sent on, and passes them to a tap", async () => {
   const world = new MemoryWorld();

@@ -5,8 +5,8 @@ import { openPacketListener } from "../../../src/host/devices/packet-listener.ts
 import { silentLogger, UdpLocalHost, UdpServerHost } from "../../../src/host/index.ts";
 import type { NativeModule } from "../../../src/host/io/native-module.ts";
 import { NativeTcp } from "../../../src/host/stream/tcp-native.ts";
-import { LOCAL, SERVER } from "../memory-exchange.ts";
-import { MemoryWorld } from "../memory-system.ts";
+import { LOCAL, SERVER } from "../memory/memory-exchange.ts";
+import { MemoryWorld } from "../memory/memory-system.ts";
 
 type Open = (world: MemoryWorld, onFailed: (error: Error) => void) => Promise<unknown>;
 

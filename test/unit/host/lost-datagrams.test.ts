@@ -15,9 +15,9 @@ import type { UdpPath, UdpPathHost } from "../../../src/host/udp-paths/udp-path.
 import { OutgoingDatagram } from "../../../src/host/udp-paths/udp-path.ts";
 import type { AddressBytes } from "../../../src/wire/socket-address.ts";
 import { makeAddress } from "../../../src/wire/socket-address.ts";
-import { LOCAL } from "../memory-exchange.ts";
-import { MemoryNet } from "../memory-native/memory-net.ts";
-import { MemoryWorld } from "../memory-system.ts";
+import { LOCAL } from "../memory/memory-exchange.ts";
+import { MemoryNet } from "../memory/memory-net.ts";
+import { MemoryWorld } from "../memory/memory-system.ts";
 import { udpPacket } from "../packet-oracle.ts";
 
 const TARGET = makeAddress("192.0.2.1", 53)!;

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { silentLogger, UdpLocalHost, UdpServerHost } from "../../../src/host/index.ts";
-import { LOCAL, SERVER } from "../memory-exchange.ts";
-import { MemoryWorld } from "../memory-system.ts";
+import { LOCAL, SERVER } from "../memory/memory-exchange.ts";
+import { MemoryWorld } from "../memory/memory-system.ts";
 
 const CODE = "ERR_UNSUPPORTED";
 

@@ -5,7 +5,7 @@ import { DirectPath } from "../../../src/host/udp-paths/direct.ts";
 import { OutgoingDatagram } from "../../../src/host/udp-paths/udp-path.ts";
 import { plainUdpIo } from "../../../src/node/io/udp-io-plain.ts";
 import { makeAddress } from "../../../src/wire/socket-address.ts";
-import { MemoryWorld } from "../memory-system.ts";
+import { MemoryWorld } from "../memory/memory-system.ts";
 
 afterEach(() => vi.restoreAllMocks());
 

@@ -10,7 +10,7 @@ import { TUN2SOCKS_FIELDS } from "../../../src/node/options/tun2socks.ts";
 import type { UdpLocalOptions } from "../../../src/node/options/udp-local.ts";
 import { resolveUdpLocalOptions } from "../../../src/node/options/udp-local.ts";
 import { SET_UPS } from "../../e2e/doctor/set-ups.ts";
-import { doctorDocument } from "../doctor-document.ts";
+import { doctorDocument } from "../documents/doctor-document.ts";
 
 const SETTINGS = { testTimeoutMs: 1, testSeconds: 0, testName: "example.com" };
 

@@ -13,7 +13,7 @@ import { noTunnelStats, statsOfGone, sumStats, tunnelStats } from "../../../src/
 import { TUN2SOCKS_FIELDS } from "../../../src/node/options/tun2socks.ts";
 import { UDP_LOCAL_FIELDS } from "../../../src/node/options/udp-local.ts";
 import { UDP_SERVER_FIELDS } from "../../../src/node/options/udp-server.ts";
-import { metricsDocument } from "../metrics-document.ts";
+import { metricsDocument } from "../documents/metrics-document.ts";
 
 const NOW = { sessions: 1, lanes: 4, associations: 7, contexts: 9, rttMs: 50 };
 const SPREAD = { modes: { start: 0, delay: 1, compete: 0 }, bitsPerSecond: 8_000, lanesLate: 1 };

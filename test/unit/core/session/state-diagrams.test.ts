@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { describe, expect, it } from "vitest";
 import { ASSOCIATION, CONTEXT, LANE, SESSION } from "../../../../src/core/session/session-model.ts";
-import { withDiagrams } from "../../state-diagram.ts";
+import { withDiagrams } from "../../documents/state-diagram.ts";
 
 const FILE = resolve(import.meta.dirname, "../../../../PROTOCOL.md");
 const MACHINES = {

@@ -6,7 +6,7 @@ import { TargetRelay } from "../../../../src/host/shadowsocks/target-relay.ts";
 import type { ByteStream } from "../../../../src/host/stream/byte-stream.ts";
 import { configuredRelay, relayAddress } from "../../../../src/host/udp-paths/relay-address.ts";
 import { makeAddress } from "../../../../src/wire/socket-address.ts";
-import { MemoryWorld } from "../../memory-system.ts";
+import { MemoryWorld } from "../../memory/memory-system.ts";
 
 const DEADLINE_MS = 5_000;
 const NAME = makeAddress("name.example", 53)!;

@@ -3,10 +3,10 @@ import { silentLogger, UdpLocalHost, UdpServerHost } from "../../../../src/host/
 import type { AddressBytes } from "../../../../src/wire/socket-address.ts";
 import { copyAddress, formatAddress, makeAddress } from "../../../../src/wire/socket-address.ts";
 import { writeUdpHeader } from "../../../../src/wire/socks5.ts";
-import { LOCAL, SERVER } from "../../memory-exchange.ts";
-import type { MemoryNative } from "../../memory-native/memory-native.ts";
-import { WHOLE } from "../../memory-native/memory-native.ts";
-import { MemoryNet } from "../../memory-native/memory-net.ts";
+import { LOCAL, SERVER } from "../../memory/memory-exchange.ts";
+import type { MemoryNative } from "../../memory/memory-native.ts";
+import { WHOLE } from "../../memory/memory-native.ts";
+import { MemoryNet } from "../../memory/memory-net.ts";
 import { seededIntegers } from "../../random.ts";
 
 const TARGETS = ["192.0.2.1", "192.0.2.2"].map((ip) => makeAddress(ip, 53)!);

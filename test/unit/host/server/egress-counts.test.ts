@@ -7,8 +7,8 @@ import { openInner } from "../../../../src/host/udp-paths/inner.ts";
 import { PacketPath } from "../../../../src/host/udp-paths/packets.ts";
 import { Exposition } from "../../../../src/node/admin/exposition.ts";
 import { makeAddress } from "../../../../src/wire/socket-address.ts";
-import { LOCAL, SERVER } from "../../memory-exchange.ts";
-import { MemoryNet } from "../../memory-native/memory-net.ts";
+import { LOCAL, SERVER } from "../../memory/memory-exchange.ts";
+import { MemoryNet } from "../../memory/memory-net.ts";
 import { udpPacket } from "../../packet-oracle.ts";
 
 const FORWARD = makeAddress("127.0.0.1", 5000)!;

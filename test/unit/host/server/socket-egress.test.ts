@@ -3,7 +3,7 @@ import { silentLogger } from "../../../../src/host/index.ts";
 import { AssociationSockets } from "../../../../src/host/server/association-sockets.ts";
 import type { EgressHost } from "../../../../src/host/server/server-egress.ts";
 import { SocketEgress } from "../../../../src/host/server/socket-egress.ts";
-import { MemoryNet } from "../../memory-native/memory-net.ts";
+import { MemoryNet } from "../../memory/memory-net.ts";
 
 /** The egress of a server whose system permits two more sockets. Core has ended association 1 when no other can make room for it. */
 function setUp(handleOutputs: () => void) {

@@ -4,8 +4,8 @@ import { silentLogger, UdpLocalHost, UdpServerHost } from "../../../../src/host/
 import { DirectPath } from "../../../../src/host/udp-paths/direct.ts";
 import { OutgoingDatagram } from "../../../../src/host/udp-paths/udp-path.ts";
 import { makeAddress } from "../../../../src/wire/socket-address.ts";
-import { LOCAL, SERVER } from "../../memory-exchange.ts";
-import { MemoryNet } from "../../memory-native/memory-net.ts";
+import { LOCAL, SERVER } from "../../memory/memory-exchange.ts";
+import { MemoryNet } from "../../memory/memory-net.ts";
 
 const APPLICATIONS = 40;
 const SOCKETS = 8;

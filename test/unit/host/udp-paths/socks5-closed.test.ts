@@ -6,7 +6,7 @@ import type { UdpPathHost } from "../../../../src/host/udp-paths/udp-path.ts";
 import { OutgoingDatagram } from "../../../../src/host/udp-paths/udp-path.ts";
 import type { AddressBytes } from "../../../../src/wire/socket-address.ts";
 import { makeAddress } from "../../../../src/wire/socket-address.ts";
-import { MemoryWorld } from "../../memory-system.ts";
+import { MemoryWorld } from "../../memory/memory-system.ts";
 
 const TARGET = makeAddress("192.0.2.1", 53)!;
 const HOST: UdpPathHost = { deliver: () => {}, refuse: () => {}, drop: () => {} };

@@ -1,10 +1,11 @@
-import { ReceivedDatagrams, ROW_INTS } from "../../src/core/session/received-datagrams.ts";
-import type { UdpIo, UdpSocketOptions } from "../../src/host/io/udp-io.ts";
-import { Remote } from "../../src/host/io/udp-io.ts";
-import { ListenedStream } from "../../src/host/stream/byte-stream.ts";
-import type { ListenOptions, Tcp } from "../../src/host/stream/tcp.ts";
-import type { System } from "../../src/host/system.ts";
-import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
+import { ReceivedDatagrams, ROW_INTS } from "../../../src/core/session/received-datagrams.ts";
+import type { UdpIo, UdpSocketOptions } from "../../../src/host/io/udp-io.ts";
+import { Remote } from "../../../src/host/io/udp-io.ts";
+import { ListenedStream } from "../../../src/host/stream/byte-stream.ts";
+import type { ListenOptions, Tcp } from "../../../src/host/stream/tcp.ts";
+import type { System } from "../../../src/host/system.ts";
+import { formatAddress, makeAddress } from "../../../src/wire/socket-address.ts";
+import { bareSystem } from "./bare-system.ts";
 
 const NO_BYTES = new Uint8Array(0);
 
@@ -76,6 +77,7 @@ export class MemoryWorld {
   };
 
   readonly system: System = {
+    ...bareSystem(() => this.#nextRandom()),
     now: () => this.#now,
     unixMs: () => this.#now,
     after: (delayMs, callback) => {
@@ -84,27 +86,7 @@ export class MemoryWorld {
       return { cancel: () => void this.#timers.delete(timer) };
     },
     nextTurn: this.nextTurn,
-    cryptography: {
-      random: (length) => Uint8Array.from({ length }, () => this.#nextRandom()),
-      hmac: (key, data) => {
-        const mac = new Uint8Array(32);
-        for (const [i, byte] of [...key, ...data].entries()) mac[i % 32] = mac[i % 32] * 31 + byte;
-        return mac;
-      },
-    },
-    shadowsocks: undefined,
     io: { udp: this.udp, tcp: this.tcp, native: undefined, latency: "balanced" },
-    errorName: String,
-    errorText: String,
-    lookUp: async (name) => {
-      throw new Error(`no such name: ${name}`);
-    },
-    nameservers: () => [],
-    interfaces: () => [],
-    descriptorLimit: () => Number.POSITIVE_INFINITY,
-    readFile: (path) => {
-      throw new Error(`no such file: ${path}`);
-    },
   };
 
   #nextRandom(): number {

@@ -1,7 +1,7 @@
-import type { ResolvedUdpLocalOptions, ResolvedUdpServerOptions } from "../../src/host/index.ts";
-import { silentLogger, UdpLocalHost, UdpServerHost } from "../../src/host/index.ts";
-import type { OnDatagrams } from "../../src/host/io/udp-io.ts";
-import { formatAddress } from "../../src/wire/socket-address.ts";
+import type { ResolvedUdpLocalOptions, ResolvedUdpServerOptions } from "../../../src/host/index.ts";
+import { silentLogger, UdpLocalHost, UdpServerHost } from "../../../src/host/index.ts";
+import type { OnDatagrams } from "../../../src/host/io/udp-io.ts";
+import { formatAddress } from "../../../src/wire/socket-address.ts";
 import { MemoryWorld, remoteOf } from "./memory-system.ts";
 
 /** Calls {@link step} until there is a result. */

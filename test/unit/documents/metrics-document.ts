@@ -1,5 +1,5 @@
-import type { Metric } from "../../src/core/metrics/table.ts";
-import { METRICS } from "../../src/core/metrics/table.ts";
+import type { Metric } from "../../../src/core/metrics/table.ts";
+import { METRICS } from "../../../src/core/metrics/table.ts";
 
 const HEAD = `# Metrics
 

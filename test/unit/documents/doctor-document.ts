@@ -1,4 +1,4 @@
-import { FINDINGS } from "../../src/host/doctor/findings.ts";
+import { FINDINGS } from "../../../src/host/doctor/findings.ts";
 
 const STEPS = [
   ["Step", "What it checks"],

@@ -3,6 +3,7 @@ import type { System } from "../../../src/host/system.ts";
 import type { AddressBytes } from "../../../src/wire/socket-address.ts";
 import { formatAddress, makeAddress } from "../../../src/wire/socket-address.ts";
 import { seededIntegers } from "../random.ts";
+import { bareSystem } from "./bare-system.ts";
 import type { Datagram, Net } from "./memory-native.ts";
 import { MemoryNative, WHOLE } from "./memory-native.ts";
 
@@ -95,7 +96,7 @@ export class MemoryNet implements Net {
 }
 
 function systemOf(net: MemoryNet, native: MemoryNative): System {
-  const errors = { errorName: String, errorText: String };
+  const bare = bareSystem(() => net.random(256));
   const loop = {
     now: () => net.now,
     after: (delayMs: number, callback: () => void) => net.after(delayMs, callback),
@@ -103,27 +104,9 @@ function systemOf(net: MemoryNet, native: MemoryNative): System {
   };
   const udp = openNativeUdpIo(native.module, loop);
   return {
+    ...bare,
     ...loop,
-    ...errors,
     unixMs: () => net.now,
-    cryptography: {
-      random: (length) => Uint8Array.from({ length }, () => net.random(256)),
-      hmac: (key, data) => {
-        const mac = new Uint8Array(32);
-        for (const [i, byte] of [...key, ...data].entries()) mac[i % 32] = mac[i % 32] * 31 + byte;
-        return mac;
-      },
-    },
-    shadowsocks: undefined,
-    io: { udp, tcp: new NativeTcp(native.module, errors), native: native.module, latency: "balanced" },
-    lookUp: async (name) => {
-      throw new Error(`no such name: ${name}`);
-    },
-    nameservers: () => [],
-    interfaces: () => [],
-    descriptorLimit: () => Number.POSITIVE_INFINITY,
-    readFile: (path) => {
-      throw new Error(`no such file: ${path}`);
-    },
+    io: { udp, tcp: new NativeTcp(native.module, bare), native: native.module, latency: "balanced" },
   };
 }
