@@ -1,3 +1,4 @@
+/// <reference types="node" preserve="true" />
 /** UDP over TCP by any carrier: the two ends as a library. */
 export type { ErrorCode } from "./core/errors.ts";
 export { ERROR_CODES, HostError, ProtocolError, UsageError } from "./core/errors.ts";

@@ -51,7 +51,10 @@ static void on_received(void *user_data, const underpass_datagram *datagrams, si
 }
 
 int main(int argc, char **argv) {
-  if (argc < 3 || argc - 3 > MAX_TARGETS) return 2;
+  if (argc < 3 || argc - 3 > MAX_TARGETS) {
+    fprintf(stderr, "usage: association SERVER:PORT PSK [TARGET...]\n");
+    return 2;
+  }
   underpass_callbacks callbacks = {
       .size = sizeof callbacks, .session_up = on_session_up, .unreachable = on_unreachable};
   underpass_local_options options = {.size = sizeof options, .server = argv[1], .psk = argv[2], .listen = ""};
@@ -73,6 +76,7 @@ int main(int argc, char **argv) {
     return 1;
   }
   int is_answered = wait_for(&answers, count);
+  if (!is_answered) fprintf(stderr, "not every target has answered\n");
   underpass_association_close(association);
   underpass_local_free(local);
   return is_answered ? 0 : 1;

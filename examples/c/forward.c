@@ -16,7 +16,10 @@ static void on_unreachable(void *user_data, int status, const char *text) {
 }
 
 int main(int argc, char **argv) {
-  if (argc < 3) return 2;
+  if (argc < 3) {
+    fprintf(stderr, "usage: forward SERVER:PORT PSK [LISTEN=TARGET]\n");
+    return 2;
+  }
   const char *forwards[] = {argc > 3 ? argv[3] : "127.0.0.1:5353=9.9.9.9:53"};
   underpass_callbacks callbacks = {.size = sizeof callbacks, .ready = on_ready, .unreachable = on_unreachable};
   underpass_local_options options = {.size = sizeof options, .server = argv[1], .psk = argv[2]};

@@ -60,7 +60,10 @@ static underpass_tun2socks *start(const char *server, const char *psk, const cha
 }
 
 int main(int argc, char **argv) {
-  if (argc < 4) return 2;
+  if (argc < 4) {
+    fprintf(stderr, "usage: packets SERVER:PORT PSK TUN-NAME [SOCKS5-URL]\n");
+    return 2;
+  }
   char config[512];
   snprintf(config, sizeof config, "{\"tcp-via\": \"%s\"}", argc > 4 ? argv[4] : "reject");
   device = open_device(argv[3]);

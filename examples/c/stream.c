@@ -206,7 +206,10 @@ static void on_ready(void *user_data, const underpass_addresses *addresses) {
 }
 
 int main(int argc, char **argv) {
-  if (argc < 3 || !set_server(argv[1])) return 2;
+  if (argc < 3 || !set_server(argv[1])) {
+    fprintf(stderr, "usage: stream SERVER-IP:PORT PSK [LISTEN=TARGET]\n");
+    return 2;
+  }
   const char *forwards[] = {argc > 3 ? argv[3] : "127.0.0.1:5353=9.9.9.9:53"};
   underpass_callbacks callbacks = {.size = sizeof callbacks, .ready = on_ready};
   underpass_local_options options = {.size = sizeof options, .psk = argv[2], .carrier = &carrier};

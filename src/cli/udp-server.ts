@@ -2,6 +2,7 @@
 import { availableParallelism } from "node:os";
 import type { UdpServerOptions } from "../host/options/udp-server.ts";
 import type { UdpServer } from "../node/handles.ts";
+import { hasNativeIo } from "../node/io/io.ts";
 import { resolveUdpServerOptions } from "../node/options/udp-server.ts";
 import { findSingleThreadReason, startUdpServer } from "../node/udp-server.ts";
 import { UDP_SERVER_LINE } from "./command-lines/udp-server.ts";
@@ -16,7 +17,8 @@ void runProgram({
     resolveUdpServerOptions(withInheritedListeners(options, nameField), nameField),
   start: (given, log) => {
     const options = withInheritedListeners(given);
-    const isSingle = findSingleThreadReason(resolveUdpServerOptions(options)) !== undefined;
+    const reason = findSingleThreadReason(resolveUdpServerOptions(options));
+    const isSingle = reason !== undefined || !hasNativeIo(options.io);
     return startUdpServer({ workers: isSingle ? 1 : availableParallelism(), ...options }, log);
   },
   runCommand: { keygen: runKeygen },

@@ -17,6 +17,7 @@ import { openPipe } from "./devices/packet-stream.ts";
 import type { Tun2SocksHandle } from "./handles.ts";
 import { emitOn } from "./handles.ts";
 import { chooseIo } from "./io/io.ts";
+import { loadNativeModule } from "./load-native-module.ts";
 import type { Tun2SocksOptions } from "./options/tun2socks.ts";
 import { resolveTun2SocksOptions } from "./options/tun2socks.ts";
 import { nodeSystem } from "./system.ts";
@@ -99,7 +100,10 @@ async function openDevice(
   if (device === "pipe:") return openPipe(events, log);
   if (device.startsWith("unix:")) return openPacketListener(device.slice(5), io.tcp, events, log);
   if (io.native?.tunWatch === undefined) {
-    throw new HostError("ERR_NATIVE", `${device} needs native I/O: build it with "npm run build:native"`);
+    if (io.native !== undefined) throw new HostError("ERR_NATIVE", `${device}: not available on this system`);
+    const isBuilt = !(loadNativeModule() instanceof Error);
+    const remedy = isBuilt ? "do not choose plain I/O" : 'build it with "npm run build:native"';
+    throw new HostError("ERR_NATIVE", `${device} needs native I/O: ${remedy}`);
   }
   if (device.startsWith("fd:")) {
     return openDescriptor(Number(device.slice(3)), familyHeader, latency, io.native, events);

@@ -12,7 +12,7 @@ import type { WorkerPlace } from "../host/workers.ts";
 import { streamCarrier } from "./carriers/stream-carrier.ts";
 import type { UdpLocal } from "./handles.ts";
 import { emitOn } from "./handles.ts";
-import { chooseIo } from "./io/io.ts";
+import { chooseIo, warnOfSingleThread } from "./io/io.ts";
 import type { Carrier, CheckedUdpLocalOptions, UdpLocalOptions } from "./options/udp-local.ts";
 import { nodeSystem } from "./system.ts";
 import { WorkerGroup } from "./worker-group.ts";
@@ -36,6 +36,7 @@ export async function startUdpLocal(options: UdpLocalOptions, log: Logger = sile
   if (workers > 1 && carrier !== undefined) {
     throw new UsageError("ERR_OPTION", "carrier: a function stays in its thread: leave workers at 1");
   }
+  warnOfSingleThread(workers, io, log);
   if (workers === 1 || io.native?.tcpListen === undefined) {
     const host = makeHost(resolved, log, io, undefined);
     await host.listen();

@@ -14,7 +14,7 @@ import type { UdpServerEvents } from "../host/udp-server.ts";
 import { UdpServerHost } from "../host/udp-server.ts";
 import type { HandedOver, OtherWorkers, WorkerPlace } from "../host/workers.ts";
 import type { UdpServer } from "./handles.ts";
-import { chooseIo } from "./io/io.ts";
+import { chooseIo, warnOfSingleThread } from "./io/io.ts";
 import { DescriptorStore } from "./restart/descriptor-store.ts";
 import { nodeSystem } from "./system.ts";
 import { NodeWebServer } from "./web/node-web-server.ts";
@@ -40,6 +40,7 @@ export async function startUdpServer(
   const reason = findSingleThreadReason(resolved);
   const workers = reason === undefined ? resolved.workers : 1;
   if (resolved.workers > workers) log.warn({}, `workers: has no effect: ${reason}`);
+  warnOfSingleThread(workers, io, log);
   if (workers > 1 && resolved.wsPath !== undefined) {
     log.info({}, "the listening thread serves sessions over WebSockets");
   }

@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterAll, afterEach, describe, expect, it } from "vitest";
+import type { ProgramName } from "../support/hosts.ts";
 import { programCommand } from "../support/hosts.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "underpass-programs-"));
@@ -36,11 +37,7 @@ print(pid, port[1].decode(), flush=True)
 os.waitpid(pid, 0)
 `;
 
-function start(
-  program: "udp-local" | "udp-server",
-  args: readonly string[],
-  env: Record<string, string> = {},
-) {
+function start(program: ProgramName, args: readonly string[], env: Record<string, string> = {}) {
   const [command, ...first] = programCommand(program);
   const child = spawn(command, [...first, ...args], {
     stdio: ["ignore", "pipe", "pipe", "pipe"],
@@ -60,7 +57,7 @@ function start(
   return { child, output };
 }
 
-async function run(program: "udp-local" | "udp-server", args: readonly string[]) {
+async function run(program: ProgramName, args: readonly string[]) {
   const { child, output } = start(program, args);
   const [code] = await once(child, "close");
   return { code, ...output };
@@ -206,10 +203,20 @@ describe("a program", () => {
       ["--listen", "127.0.0.1:0", "--ws-path", "/t", "--workers", "2"],
       "the listening thread serves sessions over WebSockets",
     ],
+    [
+      ["--listen", "127.0.0.1:0", "--io", "plain", "--workers", "2"],
+      "workers: has no effect: a program without native I/O has one thread",
+    ],
   ])("warns when threads were asked for in vain: %j", async (args, message) => {
     const { child, output } = start("udp-server", args);
     await until(() => output.stderr.includes("udp-server ready"), child, output);
     expect(output.stderr).toContain(message);
+  });
+
+  it("with plain I/O, has one thread by default, without a warning", async () => {
+    const { child, output } = start("udp-server", ["--listen", "127.0.0.1:0", "--io", "plain"]);
+    await until(() => output.stderr.includes("udp-server ready"), child, output);
+    expect(output.stderr).not.toContain("workers");
   });
 
   it("does not report an unreachable server when it is stopped", async () => {
@@ -304,6 +311,12 @@ describe("a program", () => {
     await until(() => output.stderr.includes("closed by the other end"), child, output);
     socket.close();
     expect(output.stderr.split("ECONNREFUSED")).toHaveLength(2);
+  });
+
+  it("tells tun2socks with plain I/O that its device needs the other kind", async () => {
+    const { code, stderr } = await run("tun2socks", ["--io", "plain"]);
+    expect(stderr).toMatch(/tun:underpass0 needs native I\/O: do not choose plain I\/O\n$/);
+    expect(code).toBe(1);
   });
 
   it("says in plain words that the server's name has no address", async () => {

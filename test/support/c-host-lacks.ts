@@ -118,8 +118,22 @@ export const LACKS: readonly Lack[] = [
     file: "test/interop/programs.test.ts",
     test: /warns when threads were asked for in vain/,
     ends: ["server"],
-    error: /has one thread/,
+    error: /has one thread|has only native I\/O/,
     why: WORKERS,
+  },
+  {
+    file: "test/interop/programs.test.ts",
+    test: /with plain I\/O, has one thread by default/,
+    ends: ["server"],
+    error: /has only native I\/O/,
+    why: "it has only native I/O",
+  },
+  {
+    file: "test/interop/programs.test.ts",
+    test: /tells tun2socks with plain I\/O/,
+    ends: ["tun2socks"],
+    error: /has only native I\/O/,
+    why: "it has only native I/O",
   },
   {
     file: "test/interop/http/web-sockets.test.ts",

@@ -54,8 +54,7 @@ export function parseHop(text: string, index: number): Hop {
   if (text.startsWith("ss://")) return parseShadowsocksHop(text, index);
   if (/^wss?:\/\//.test(text)) return parseWebSocketHop(text);
   const match = /^(socks5h?|http|tls):\/\/(?:([^@/?]*)@)?([^/?]*)\/?(?:\?(.*))?$/.exec(text);
-  if (match === null)
-    throw badHop(text, "expected socks5://, http://, ss://, tls://, ws://, wss:// or unix:");
+  if (match === null) throw badHop(text, expectedForm(text));
   const [, scheme, userInfo, host, query] = match;
   if (scheme === "tls") {
     if (userInfo !== undefined) throw badHop(text, "expected no user");
@@ -70,6 +69,16 @@ export function parseHop(text: string, index: number): Hop {
   const credentials = parseCredentials(text, userInfo);
   const fields = parseFields(text, query ?? "", credentials !== undefined);
   return { kind: scheme === "http" ? "http" : "socks5", endpoint, credentials, fields };
+}
+
+/** @param text  no hop. @returns the form of what it begins like */
+function expectedForm(text: string): string {
+  if (/^socks5h?:/.test(text)) return "expected socks5://[USER:PASSWORD@]HOST:PORT";
+  if (text.startsWith("http:")) return "expected http://[USER:PASSWORD@]HOST:PORT[?header=NAME:%20VALUE]";
+  if (text.startsWith("https:"))
+    return "expected http://, after tls://HOST:PORT for a proxy that expects TLS";
+  if (text.startsWith("tls:")) return "expected tls://[HOST:PORT][?OPTIONS]";
+  return "expected socks5://, http://, ss://, tls://, ws://, wss:// or unix:";
 }
 
 /** Rewrites the paths of the socket and the files that a hop names. */

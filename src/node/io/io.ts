@@ -29,6 +29,18 @@ export function chooseIo(asked: IoKind | undefined, latency: LatencyClass, log: 
   return io;
 }
 
+/** Warns that a program with several threads asked for has only one. */
+export function warnOfSingleThread(workers: number, io: Io, log: Logger): void {
+  if (workers > 1 && io.native?.tcpListen === undefined) {
+    log.warn({}, "workers: has no effect: a program without native I/O has one thread");
+  }
+}
+
+/** Whether {@link chooseIo} would choose native I/O. */
+export function hasNativeIo(asked: IoKind | undefined): boolean {
+  return (asked ?? process.env.UNDERPASS_IO) !== "plain" && !(loadNativeModule() instanceof Error);
+}
+
 function chooseKind(asked: IoKind | undefined, latency: LatencyClass, log: Logger): Io {
   const kind = asked ?? process.env.UNDERPASS_IO;
   if (kind === "plain") return { udp: plainUdpIo, tcp: plainTcp, native: undefined, latency };

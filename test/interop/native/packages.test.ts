@@ -6,6 +6,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -178,5 +179,12 @@ describe("npm run package", () => {
     expect(existsSync(join(installed, "native/build"))).toBe(false);
     for (const name of NAMES) run(join(project, "node_modules/.bin", name), ["--version"]);
     expect(await startServer(join(installed, "dist/cli/udp-server.js"))).toContain('"ready":"udp-server"');
+
+    // A program may list no types in its tsconfig, as TypeScript does by default.
+    const [, example] = /```ts\n(.*?)```/s.exec(readFileSync("docs/embed/library.md", "utf8"))!;
+    writeFileSync(join(project, "example.mts"), `declare const psk: Uint8Array;\n${example}`);
+    symlinkSync(resolve("node_modules/@types"), join(project, "node_modules/@types"));
+    const options = ["--noEmit", "--strict", "--module", "nodenext", "--target", "es2022", "--types", ""];
+    run(resolve("node_modules/.bin/tsc"), [...options, "example.mts"], project);
   });
 });

@@ -73,7 +73,7 @@ export const UDP_LOCAL_FIELDS = {
     schema: z.union([z.literal(false), listenText]).optional(),
     expects: "IP:PORT to listen on, such as 127.0.0.1:1234 or [::1]:1234",
     flag: "listen",
-    value: "HOST:PORT",
+    value: "IP:PORT",
     help: `SOCKS5 server for applications (default ${LOCAL_LISTEN}; off when only --forward is given)`,
   },
   server: {

@@ -53,6 +53,10 @@ describe("an error names the path and the value of the wrong field, and what is 
     ],
     [{ ways: ["a:1", " "] }, /^ways\[1\]: expected hops, a server, or both, got " "$/],
     [{ ways: ["a:1 b:1"] }, /^ways\[0\]: expected socks5:\/\/.*, got "a:1 b:1"$/],
+    [{ via: ["socks5://h:1/path"] }, /^via\[0\]: expected socks5:\/\/\[USER:PASSWORD@\]HOST:PORT, got /],
+    [{ via: ["http://h:1/path"] }, /^via\[0\]: expected http:\/\/\[USER:PASSWORD@\]HOST:PORT/],
+    [{ via: ["https://h:1"] }, /^via\[0\]: expected http:\/\/, after tls:\/\/HOST:PORT for a proxy/],
+    [{ via: ["tls://h:1/path"] }, /^via\[0\]: expected tls:\/\/\[HOST:PORT\]/],
     [{ ways: ["tls:// unix:/a a:1"] }, /^ways\[0\]: unix: can only be the first, got /],
     [{ ways: ["tls:// a:0"] }, /^ways\[0\]: expected HOST:PORT behind the last hop, got /],
     [
