@@ -1,4 +1,5 @@
-import type { EventEmitter } from "node:events";
+import { EventEmitter } from "node:events";
+import type { Listeners } from "../host/listeners.ts";
 import type { KeyOption } from "../host/options/keys.ts";
 import type { EndpointStatus, FlowStatus } from "../host/stats/status.ts";
 import type { Tun2SocksStats, TunnelStats } from "../host/stats/tunnel-stats.ts";
@@ -52,6 +53,50 @@ export interface Tun2SocksHandle extends EventEmitter {
   flows(): Promise<FlowStatus>;
   /** Ends everything that it carries and removes the device if it created it. May be called more than once. */
   close(): Promise<void>;
+}
+
+/** The part of a host that its handle passes on. */
+interface Host<Events extends object, Address, Stats> {
+  readonly events: Listeners<Events>;
+  readonly address: Address;
+  stats(): Stats;
+  status(): Promise<EndpointStatus>;
+  flows(): Promise<FlowStatus>;
+  close(): Promise<void>;
+}
+
+/** Makes a host available to a Node program, with Node's events. */
+export class HostHandle<Events extends object, Address, Stats> extends EventEmitter {
+  readonly #host: Host<Events, Address, Stats>;
+
+  /** @param events  the names of all events of the host */
+  constructor(host: Host<Events, Address, Stats>, events: Record<keyof Events & string, true>) {
+    super();
+    this.#host = host;
+    for (const name of Object.keys(events) as (keyof Events & string)[]) {
+      host.events.on(name, (value) => emitOn(this, name, value));
+    }
+  }
+
+  get address(): Address {
+    return this.#host.address;
+  }
+
+  stats(): Stats {
+    return this.#host.stats();
+  }
+
+  status(): Promise<EndpointStatus> {
+    return this.#host.status();
+  }
+
+  flows(): Promise<FlowStatus> {
+    return this.#host.flows();
+  }
+
+  close(): Promise<void> {
+    return this.#host.close();
+  }
 }
 
 /** Emits an event; an error without a listener is not thrown. */

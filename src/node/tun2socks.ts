@@ -1,4 +1,3 @@
-import { EventEmitter } from "node:events";
 import { HostError } from "../core/errors.ts";
 import type { Device, DeviceEvents } from "../host/devices/device.ts";
 import { openCustomDevice } from "../host/devices/device.ts";
@@ -8,14 +7,12 @@ import type { Io } from "../host/io/io.ts";
 import type { Logger } from "../host/log.ts";
 import { silentLogger } from "../host/log.ts";
 import type { ResolvedTun2SocksOptions } from "../host/options/tun2socks.ts";
-import type { EndpointStatus, FlowStatus } from "../host/stats/status.ts";
-import type { Tun2SocksStats } from "../host/stats/tunnel-stats.ts";
 import type { Tun2SocksEvents } from "../host/tun2socks.ts";
 import { Tun2SocksHost } from "../host/tun2socks.ts";
 import { nodeTun } from "./devices/node-tun.ts";
 import { openPipe } from "./devices/packet-stream.ts";
 import type { Tun2SocksHandle } from "./handles.ts";
-import { emitOn } from "./handles.ts";
+import { HostHandle } from "./handles.ts";
 import { chooseIo } from "./io/io.ts";
 import { loadNativeModule } from "./load-native-module.ts";
 import type { Tun2SocksOptions } from "./options/tun2socks.ts";
@@ -45,7 +42,7 @@ export async function startTun2Socks(
     openDevice,
     tunnel: featuresOf(carrier, io, undefined),
   });
-  const handle = new Tun2SocksHandleOfNode(host);
+  const handle = new HostHandle(host, EVENTS);
   try {
     await host.open();
   } catch (error) {
@@ -53,39 +50,6 @@ export async function startTun2Socks(
     throw error;
   }
   return handle;
-}
-
-/** A tun2socks that emits Node's events. */
-class Tun2SocksHandleOfNode extends EventEmitter implements Tun2SocksHandle {
-  readonly #host: Tun2SocksHost;
-
-  constructor(host: Tun2SocksHost) {
-    super();
-    this.#host = host;
-    for (const name of Object.keys(EVENTS) as (keyof Tun2SocksEvents)[]) {
-      host.events.on(name, (value) => emitOn(this, name, value));
-    }
-  }
-
-  get address(): Tun2SocksHandle["address"] {
-    return this.#host.address;
-  }
-
-  stats(): Tun2SocksStats {
-    return this.#host.stats();
-  }
-
-  status(): Promise<EndpointStatus> {
-    return this.#host.status();
-  }
-
-  flows(): Promise<FlowStatus> {
-    return this.#host.flows();
-  }
-
-  close(): Promise<void> {
-    return this.#host.close();
-  }
 }
 
 async function openDevice(

@@ -1,17 +1,14 @@
-import { EventEmitter } from "node:events";
 import { UsageError } from "../core/errors.ts";
 import type { Io } from "../host/io/io.ts";
 import type { Logger } from "../host/log.ts";
 import { silentLogger } from "../host/log.ts";
 import type { ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
-import type { EndpointStatus, FlowStatus } from "../host/stats/status.ts";
-import type { TunnelStats } from "../host/stats/tunnel-stats.ts";
 import type { UdpLocalEvents, UdpLocalFeatures } from "../host/udp-local.ts";
 import { UdpLocalHost } from "../host/udp-local.ts";
 import type { WorkerPlace } from "../host/workers.ts";
 import { streamCarrier } from "./carriers/stream-carrier.ts";
 import type { UdpLocal } from "./handles.ts";
-import { emitOn } from "./handles.ts";
+import { emitOn, HostHandle } from "./handles.ts";
 import { chooseIo, warnOfSingleThread } from "./io/io.ts";
 import type { Carrier, CheckedUdpLocalOptions, UdpLocalOptions } from "./options/udp-local.ts";
 import { nodeSystem } from "./system.ts";
@@ -40,11 +37,11 @@ export async function startUdpLocal(options: UdpLocalOptions, log: Logger = sile
   if (workers === 1 || io.native?.tcpListen === undefined) {
     const host = makeHost(resolved, log, io, undefined);
     await host.listen();
-    return new UdpLocalHandle(host);
+    return new HostHandle(host, EVENTS);
   }
   const host = makeHost(resolved, log, io, { index: 0, count: workers });
   await host.listen();
-  const local = new UdpLocalHandle(host);
+  const local = new HostHandle(host, EVENTS);
   const { address } = local;
   const forwards = resolved.forwards.map((forward, i) => ({
     ...forward,
@@ -77,7 +74,7 @@ export async function startUdpLocalWorker(
   const io = chooseIo(options.io, options.latency, log);
   const host = makeHost({ ...options, carrier: undefined }, log, io, place);
   await host.listen();
-  return new UdpLocalHandle(host);
+  return new HostHandle(host, EVENTS);
 }
 
 function makeHost(
@@ -96,37 +93,4 @@ export function featuresOf(
   place: WorkerPlace | undefined,
 ): UdpLocalFeatures {
   return { place, carrier: carrier && streamCarrier(carrier, io) };
-}
-
-/** A client that emits Node's events. */
-class UdpLocalHandle extends EventEmitter implements UdpLocal {
-  readonly #host: UdpLocalHost;
-
-  constructor(host: UdpLocalHost) {
-    super();
-    this.#host = host;
-    for (const name of Object.keys(EVENTS) as (keyof UdpLocalEvents)[]) {
-      host.events.on(name, (value) => emitOn(this, name, value));
-    }
-  }
-
-  get address(): UdpLocal["address"] {
-    return this.#host.address;
-  }
-
-  stats(): TunnelStats {
-    return this.#host.stats();
-  }
-
-  status(): Promise<EndpointStatus> {
-    return this.#host.status();
-  }
-
-  flows(): Promise<FlowStatus> {
-    return this.#host.flows();
-  }
-
-  close(): Promise<void> {
-    return this.#host.close();
-  }
 }

@@ -1,4 +1,3 @@
-import { EventEmitter } from "node:events";
 import type { Io } from "../host/io/io.ts";
 import type { Logger } from "../host/log.ts";
 import { silentLogger } from "../host/log.ts";
@@ -8,12 +7,12 @@ import { isShadowsocksListen } from "../host/options/shadowsocks-listen.ts";
 import type { ResolvedUdpServerOptions, UdpServerOptions } from "../host/options/udp-server.ts";
 import type { KeptState } from "../host/restart/kept-state.ts";
 import { distribute } from "../host/restart/kept-state.ts";
-import type { EndpointStatus, FlowStatus } from "../host/stats/status.ts";
 import type { TunnelStats } from "../host/stats/tunnel-stats.ts";
 import type { UdpServerEvents } from "../host/udp-server.ts";
 import { UdpServerHost } from "../host/udp-server.ts";
 import type { HandedOver, OtherWorkers, WorkerPlace } from "../host/workers.ts";
 import type { UdpServer } from "./handles.ts";
+import { HostHandle } from "./handles.ts";
 import { chooseIo, warnOfSingleThread } from "./io/io.ts";
 import { DescriptorStore } from "./restart/descriptor-store.ts";
 import { nodeSystem } from "./system.ts";
@@ -108,7 +107,10 @@ function makeHost(
 type CheckKeys = (keys: readonly KeyOption[]) => readonly KeyOption[];
 
 /** A server that emits Node's events. */
-class UdpServerHandle extends EventEmitter implements UdpServer {
+class UdpServerHandle
+  extends HostHandle<UdpServerEvents, UdpServer["address"], TunnelStats>
+  implements UdpServer
+{
   readonly #host: UdpServerHost;
   readonly #checkKeys: CheckKeys;
 
@@ -117,29 +119,10 @@ class UdpServerHandle extends EventEmitter implements UdpServer {
 
   /** @param checkKeys  @throws UsageError ERR_OPTION when one is wrong */
   constructor(host: UdpServerHost, checkKeys: CheckKeys, store: DescriptorStore | undefined) {
-    super();
+    super(host, EVENTS);
     this.#store = store;
     this.#host = host;
     this.#checkKeys = checkKeys;
-    for (const name of Object.keys(EVENTS) as (keyof UdpServerEvents)[]) {
-      host.events.on(name, (fields) => this.emit(name, fields));
-    }
-  }
-
-  get address(): UdpServer["address"] {
-    return this.#host.address;
-  }
-
-  stats(): TunnelStats {
-    return this.#host.stats();
-  }
-
-  status(): Promise<EndpointStatus> {
-    return this.#host.status();
-  }
-
-  flows(): Promise<FlowStatus> {
-    return this.#host.flows();
   }
 
   replaceKeys(keys: readonly KeyOption[]): void {
@@ -158,7 +141,7 @@ class UdpServerHandle extends EventEmitter implements UdpServer {
     return this.#host.handOn();
   }
 
-  async close(): Promise<void> {
+  override async close(): Promise<void> {
     if (this.#store === undefined) return this.#host.close();
     const states = await this.#host.handOn();
     if (states.length > 0) this.#store.put(states);
