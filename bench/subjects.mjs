@@ -58,6 +58,19 @@ export function commandsIn(text) {
   return text.split(";;").map((command) => command.trim().split(/\s+/));
 }
 
+/**
+ * The server's command and the local end's, in the value of `--peer`.
+ *
+ * @param {string} name @param {string} text @returns {string[][]}
+ */
+export function peerCommands(name, text) {
+  const [ofServer, ofLocal] = commandsIn(text);
+  if (!ofServer?.[0] || !ofLocal?.[0]) {
+    throw new Error(`--peer ${name}: expected NAME=SERVER COMMAND ;; LOCAL COMMAND`);
+  }
+  return [ofServer, ofLocal];
+}
+
 /** @param {string[]} words @param {Record<string, string | number>} values  of what stands in braces @returns {string[]} */
 export function filled(words, values) {
   return words.map((word) => word.replace(/\{(\w+)\}/g, (all, name) => String(values[name] ?? all)));
@@ -106,10 +119,7 @@ function underpass(name, given, version, root = ".") {
  * @returns {Subject}
  */
 function program(name, version, isTwoWay, commands) {
-  const [ofServer, ofLocal] = commandsIn(commands);
-  if (!ofServer?.[0] || !ofLocal?.[0]) {
-    throw new Error(`--peer ${name}: expected NAME=SERVER COMMAND ;; LOCAL COMMAND`);
-  }
+  const [ofServer, ofLocal] = peerCommands(name, commands);
   return {
     name,
     version,

@@ -11,6 +11,7 @@ import {
   freeTcpPort,
   freeUdpPort,
   named,
+  peerCommands,
   ready,
 } from "../subjects.mjs";
 import { ADDRESS, FAR, folder, NEAR, startProgram } from "./hosts.mjs";
@@ -92,10 +93,7 @@ function underpass(name, version, root, ofLocal, ofServer) {
  *   {target} {udp} @returns {Subject}
  */
 function program(name, version, isTwoWay, commands) {
-  const [ofServer, ofLocal] = commandsIn(commands);
-  if (!ofServer?.[0] || !ofLocal?.[0]) {
-    throw new Error(`--peer ${name}: expected NAME=SERVER COMMAND ;; LOCAL COMMAND`);
-  }
+  const [ofServer, ofLocal] = peerCommands(name, commands);
   return {
     name,
     version,
