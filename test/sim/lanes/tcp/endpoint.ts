@@ -3,7 +3,7 @@ import type { Packet, Sink } from "../link.ts";
 import type { AckSample, CongestionControl } from "./congestion.ts";
 import { HEADER_BYTES, MSS, TcpPacket } from "./packet.ts";
 import { RateReduction } from "./rate-reduction.ts";
-import { ReceivedRanges } from "./received-ranges.ts";
+import { TcpReceiver } from "./receiver.ts";
 import { RoundTrips } from "./round-trips.ts";
 import { SendBuffer } from "./send-buffer.ts";
 
@@ -110,13 +110,7 @@ export class TcpEndpoint implements Wakeable {
   #undoThreshold = 0;
   #retransmitStamp = -1;
   // Receiving.
-  #rcvNxt = 0;
-  #recentStamp = -1;
-  #sawDuplicate = false;
-  readonly #ranges = new ReceivedRanges();
-  #unacked = 0;
-  #rcvMss = 536;
-  #quick = 16;
+  readonly #receiver = new TcpReceiver();
   #ackAt = Number.POSITIVE_INFINITY;
   readonly #sample: AckSample = {
     delivered: 0,
@@ -162,7 +156,7 @@ export class TcpEndpoint implements Wakeable {
   }
 
   get readBytes(): number {
-    return this.#rcvNxt;
+    return this.#receiver.next;
   }
 
   get cwnd(): number {
@@ -311,14 +305,14 @@ export class TcpEndpoint implements Wakeable {
   }
 
   #put(seq: number, length: number): void {
-    const sacks = this.#ranges.report(this.#isQuic ? Number.POSITIVE_INFINITY : 3);
-    this.#unacked = 0;
+    const receiver = this.#receiver;
+    const sacks = receiver.acknowledge(this.#isQuic ? Number.POSITIVE_INFINITY : 3);
     this.#ackAt = Number.POSITIVE_INFINITY;
-    const echo = this.#recentStamp;
+    const { next, recentStamp, sawDuplicate } = receiver;
     this.#out.send(
-      new TcpPacket(this.peer, seq, length, this.#rcvNxt, sacks, this.#loop.now, echo, this.#sawDuplicate),
+      new TcpPacket(this.peer, seq, length, next, sacks, this.#loop.now, recentStamp, sawDuplicate),
     );
-    this.#sawDuplicate = false;
+    receiver.sawDuplicate = false;
   }
 
   #sendAck(): void {
@@ -337,27 +331,14 @@ export class TcpEndpoint implements Wakeable {
 
   /** @returns the new end of the bytes in order, 0 if it did not move */
   #receiveData(now: number, seq: number, length: number, stamp: number): number {
-    const end = seq + length;
-    const before = this.#rcvNxt;
-    let isUrgent = seq !== before || !this.#ranges.isEmpty;
-    if (end > before) {
-      if (seq <= before) {
-        this.#recentStamp = stamp;
-        this.#rcvNxt = this.#ranges.takeUpTo(end);
-      } else if (this.#ranges.add(seq, end)) this.#sawDuplicate = true;
-    } else this.#sawDuplicate = true;
-    this.#rcvMss = Math.max(this.#rcvMss, length);
-    this.#unacked += length;
-    if (this.#quick > 0) {
-      this.#quick--;
-      isUrgent = true;
-    }
-    if (isUrgent || this.#unacked > this.#rcvMss) this.#sendAck();
+    const receiver = this.#receiver;
+    const before = receiver.next;
+    if (receiver.receive(seq, length, stamp)) this.#sendAck();
     else if (this.#ackAt === Number.POSITIVE_INFINITY) {
       this.#ackAt = now + DELAYED_ACK;
       this.#loop.at(this.#ackAt, this, WAKE_ACK);
     }
-    return this.#rcvNxt > before ? this.#rcvNxt : 0;
+    return receiver.next > before ? receiver.next : 0;
   }
 
   // Acknowledgements
