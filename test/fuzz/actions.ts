@@ -11,8 +11,8 @@ import { makeAddress } from "../../src/wire/socket-address.ts";
 import { bringToAgreement } from "./agreement.ts";
 import { sourceOf } from "./flow-source.ts";
 import { LONGEST_PAYLOAD, SHORTEST_PAYLOAD } from "./ledger.ts";
-import type { ClientHost, Link } from "./link.ts";
-import type { World } from "./world.ts";
+import type { ClientHost, Link } from "./world/link.ts";
+import type { World } from "./world/world.ts";
 
 /**
  * Something that happens. The three numbers, of 32 bits each, select what it happens to. Any numbers are valid in any state, so a run from

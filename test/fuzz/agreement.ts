@@ -4,9 +4,9 @@ import { formatAddress } from "../../src/wire/socket-address.ts";
 import { check } from "./failure.ts";
 import { flowOf } from "./flow-source.ts";
 import { SHORTEST_PAYLOAD } from "./ledger.ts";
-import type { ClientHost } from "./link.ts";
 import { checkBounds, checkTables, contextWithId, liveContexts } from "./tables.ts";
-import type { World } from "./world.ts";
+import type { ClientHost } from "./world/link.ts";
+import type { World } from "./world/world.ts";
 
 /** Longer than heartbeats need to detect a dead lane, a lane needs to reconnect, and a refusal is remembered. */
 const QUIET_MS = 32_000;

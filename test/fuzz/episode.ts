@@ -6,7 +6,7 @@ import { withinMs } from "./guard.ts";
 import type { Settings } from "./settings.ts";
 import { drawSettings } from "./settings.ts";
 import { checkBounds, checkTables } from "./tables.ts";
-import { World } from "./world.ts";
+import { World } from "./world/world.ts";
 
 /** Numbers of one action: which it is, and what it applies to. */
 export const ACTION_NUMBERS = 4;

@@ -2,8 +2,8 @@ import type { TunnelClient } from "../../src/core/client/client.ts";
 import type { ContextTable } from "../../src/core/session/context-table.ts";
 import { check } from "./failure.ts";
 import { flowOf } from "./flow-source.ts";
-import type { ClientHost, Link } from "./link.ts";
-import type { World } from "./world.ts";
+import type { ClientHost, Link } from "./world/link.ts";
+import type { World } from "./world/world.ts";
 
 const NONE = -1;
 const MOST_AUTO_LANES = 16;

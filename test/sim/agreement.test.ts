@@ -8,11 +8,11 @@ import {
 import { attend, bringToAgreement } from "../fuzz/agreement.ts";
 import { withinMs } from "../fuzz/guard.ts";
 import { SHORTEST_PAYLOAD } from "../fuzz/ledger.ts";
-import type { ClientHost, Link } from "../fuzz/link.ts";
 import type { Settings } from "../fuzz/settings.ts";
 import { ROOMY } from "../fuzz/settings.ts";
 import { checkBounds, checkTables } from "../fuzz/tables.ts";
-import { World } from "../fuzz/world.ts";
+import type { ClientHost, Link } from "../fuzz/world/link.ts";
+import { World } from "../fuzz/world/world.ts";
 
 const HANG_MS = 5_000;
 

@@ -1,7 +1,7 @@
-import type { TunnelServer } from "../../src/core/server/server.ts";
-import { check } from "./failure.ts";
-import { flowOf } from "./flow-source.ts";
-import type { Ledger } from "./ledger.ts";
+import type { TunnelServer } from "../../../src/core/server/server.ts";
+import { check } from "../failure.ts";
+import { flowOf } from "../flow-source.ts";
+import type { Ledger } from "../ledger.ts";
 
 const MOST_REPLIES = 64;
 

@@ -1,8 +1,8 @@
-import { TunnelClient } from "../../src/core/client/client.ts";
-import type { Cryptography } from "../../src/core/handshakes/credentials.ts";
-import { TunnelServer } from "../../src/core/server/server.ts";
-import { parseLatencyRule } from "../../src/core/session/latency-rules.ts";
-import type { Settings } from "./settings.ts";
+import { TunnelClient } from "../../../src/core/client/client.ts";
+import type { Cryptography } from "../../../src/core/handshakes/credentials.ts";
+import { TunnelServer } from "../../../src/core/server/server.ts";
+import { parseLatencyRule } from "../../../src/core/session/latency-rules.ts";
+import type { Settings } from "../settings.ts";
 
 /** An association has targets of all classes, so its class changes whenever its contexts do. */
 const LATENCY_RULES = ["interactive:54", "bulk:2001:db8::/32", "bulk:dscp=46"].map(

@@ -1,19 +1,18 @@
-import type { ClientOutput } from "../../src/core/client/client-parts.ts";
-import type { Cryptography } from "../../src/core/handshakes/credentials.ts";
-import type { TunnelServer } from "../../src/core/server/server.ts";
-import type { ServerOutput } from "../../src/core/server/server-output.ts";
-import { ReceivedDatagrams, ROW_INTS } from "../../src/core/session/received-datagrams.ts";
-import type { AddressBytes } from "../../src/wire/socket-address.ts";
-import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
-import { cheapCryptography } from "./cheap-cryptography.ts";
+import type { ClientOutput } from "../../../src/core/client/client-parts.ts";
+import type { Cryptography } from "../../../src/core/handshakes/credentials.ts";
+import type { TunnelServer } from "../../../src/core/server/server.ts";
+import type { ServerOutput } from "../../../src/core/server/server-output.ts";
+import { ReceivedDatagrams, ROW_INTS } from "../../../src/core/session/received-datagrams.ts";
+import type { AddressBytes } from "../../../src/wire/socket-address.ts";
+import { formatAddress, makeAddress } from "../../../src/wire/socket-address.ts";
+import { cheapCryptography } from "../cheap-cryptography.ts";
+import { check } from "../failure.ts";
+import { sourceOf } from "../flow-source.ts";
+import { Ledger, SHORTEST_PAYLOAD } from "../ledger.ts";
+import type { Settings } from "../settings.ts";
 import { makeClient, makeServer } from "./cores.ts";
-import { check } from "./failure.ts";
-import { sourceOf } from "./flow-source.ts";
-import { Ledger, SHORTEST_PAYLOAD } from "./ledger.ts";
-import type { ClientHost } from "./link.ts";
-import { Link } from "./link.ts";
+import { ClientHost, Link } from "./link.ts";
 import { ServerSockets } from "./server-sockets.ts";
-import type { Settings } from "./settings.ts";
 
 /** For datagrams that applications send singly, in turn. */
 const DSCPS = [0, 18, 46];
@@ -85,7 +84,7 @@ export class World {
 
   startClient(index: number): void {
     const core = makeClient(this.settings, this.#key, this.#crypto);
-    const host: ClientHost = { index, core, lanes: [], flows: [], open: [], rowsDown: 0, isClosed: false };
+    const host = new ClientHost(index, core, this.ledger);
     this.clients[index] = host;
     this.clientsStarted++;
     this.trace?.(`client ${index} starts`);
@@ -104,8 +103,7 @@ export class World {
       link.clientIsOpen = false;
       this.#endClientSide(link);
     }
-    for (const association of host.open) this.ledger.endFlow(host.flows[association]);
-    host.open.length = 0;
+    host.forgetAll();
     host.lanes.length = 0;
   }
 
@@ -115,32 +113,16 @@ export class World {
     const association = core.openAssociation(this.clientNow, sourceOf(flow), expires);
     this.trace?.(`client ${host.index} opens association ${association}, flow ${flow}`);
     if (association < 0) this.ledger.endFlow(flow);
-    else {
-      check(
-        (host.flows[association] ?? -1) < 0 || !this.ledger.isLive[host.flows[association]],
-        "an association's slot stands for two",
-      );
-      host.flows[association] = flow;
-      host.open.push(association);
-    }
+    else host.enter(association, flow);
     this.drainClient(host);
     return association;
   }
 
   closeAssociation(host: ClientHost, association: number): void {
     this.trace?.(`client ${host.index} closes association ${association}`);
-    this.#forgetAssociation(host, association);
+    host.forget(association);
     host.core.closeAssociation(this.clientNow, association);
     this.drainClient(host);
-  }
-
-  #forgetAssociation(host: ClientHost, association: number): void {
-    const at = host.open.indexOf(association);
-    check(at >= 0, "a client ends an association that is not open", () => `${association}`);
-    host.open[at] = host.open[host.open.length - 1];
-    host.open.pop();
-    this.ledger.endFlow(host.flows[association]);
-    host.flows[association] = -1;
   }
 
   /** An application sends to one of the addresses. @returns the datagram's number */
@@ -292,7 +274,7 @@ export class World {
         const next = client.core.handleStream(this.clientNow, link.lane, bytes, at, bytes.length);
         this.#checkProgress(at, next, bytes.length, client.core.received.count);
         at = next;
-        this.#deliverReceived(client);
+        client.deliver();
       }
       if (client.core.lanesUp > lanesUp) link.isEstablished = true;
       link.heardByClientAt = this.now;
@@ -348,11 +330,7 @@ export class World {
     this.trace?.(`client ${host.index} is on another network`);
     for (const link of host.lanes.splice(0)) {
       if (link === undefined) continue;
-      if (this.isPending(link)) this.#removeLink(link);
-      else if (link.clientIsOpen) {
-        link.clientIsOpen = false;
-        this.#endClientSide(link);
-      }
+      this.#releaseClientSide(link);
       host.core.handleDisconnected(this.clientNow, link.lane, new Error("the network has changed"));
     }
     host.core.handleNetworkChange(this.clientNow);
@@ -373,7 +351,16 @@ export class World {
     if (!link.clientIsOpen) this.#removeLink(link);
   }
 
-  /** The client's host releases a connection: the end follows the bytes in flight. */
+  /** The client's host releases a connection, or gives up making it. */
+  #releaseClientSide(link: Link): void {
+    if (this.isPending(link)) this.#removeLink(link);
+    else if (link.clientIsOpen) {
+      link.clientIsOpen = false;
+      this.#endClientSide(link);
+    }
+  }
+
+  /** The end of a connection follows the bytes in flight. */
   #endClientSide(link: Link): void {
     link.up.isEnded = true;
     link.down.clear();
@@ -392,17 +379,9 @@ export class World {
   /** Ends the server at once: nothing more is sent. */
   killServer(): void {
     this.trace?.("the server dies");
-    this.serverIsUp = false;
-    for (const link of [...this.links]) {
-      if (!link.serverIsOpen) continue;
-      link.serverIsOpen = false;
-      link.serverWaits = false;
-      link.destroyAt = Number.POSITIVE_INFINITY;
-      link.up.clear();
+    this.#endServer((link) => {
       link.clientLoses = true;
-      if (!link.clientIsOpen) this.#removeLink(link);
-    }
-    this.#forgetServer();
+    });
   }
 
   /** Ends the server in an orderly way: clients get the remaining bytes, and SHUTDOWN. */
@@ -410,6 +389,13 @@ export class World {
     this.trace?.("the server ends");
     this.server.close();
     this.drainServer();
+    this.#endServer((link) => {
+      link.down.isEnded = true;
+    });
+  }
+
+  /** @param endDown  how the client learns of the end of a connection */
+  #endServer(endDown: (link: Link) => void): void {
     this.serverIsUp = false;
     for (const link of [...this.links]) {
       if (!link.serverIsOpen) continue;
@@ -417,13 +403,9 @@ export class World {
       link.serverWaits = false;
       link.destroyAt = Number.POSITIVE_INFINITY;
       link.up.clear();
-      link.down.isEnded = true;
+      endDown(link);
       if (!link.clientIsOpen) this.#removeLink(link);
     }
-    this.#forgetServer();
-  }
-
-  #forgetServer(): void {
     this.#linkOf.length = 0;
     this.sockets.clear();
     this.queries.length = 0;
@@ -511,7 +493,7 @@ export class World {
     for (let output = core.pollOutput(); output !== undefined; output = core.pollOutput()) {
       this.#handleClientOutput(host, output);
     }
-    while (core.takeReleased(this.clientNow)) this.#deliverReceived(host);
+    while (core.takeReleased(this.clientNow)) host.deliver();
     for (const link of host.lanes) if (link?.clientIsOpen) this.#pumpClient(link);
     for (let lane = core.pollReady(this.clientNow); lane >= 0; lane = core.pollReady(this.clientNow)) {
       const link = host.lanes[lane];
@@ -548,39 +530,17 @@ export class World {
         const link = host.lanes[output.lane];
         host.lanes[output.lane] = undefined;
         if (link === undefined) return;
-        if (this.isPending(link)) this.#removeLink(link);
-        else if (link.clientIsOpen) {
-          link.clientIsOpen = false;
-          this.#endClientSide(link);
-        }
+        this.#releaseClientSide(link);
         return;
       }
       case "session-renewed":
         this.renewals++;
         return;
       case "association-closed":
-        this.#forgetAssociation(host, output.association);
+        host.forget(output.association);
         return;
       case "unreachable":
-        check(
-          this.ledger.isLive[host.flows[output.association]],
-          "an error is told of an association that has ended",
-        );
-    }
-  }
-
-  #deliverReceived(host: ClientHost): void {
-    const { core, flows } = host;
-    const { received, contexts } = core;
-    for (let row = 0; row < received.count; row++) {
-      const association = received.association[row];
-      const remote = contexts.address[received.context[row]];
-      const flow = flows[association];
-      check(flow >= 0 && this.ledger.isLive[flow], "a datagram comes for an association that has ended");
-      check(remote !== undefined, "a datagram comes of a context that has ended");
-      check(contexts.association[received.context[row]] === association, "a row names another's context");
-      host.rowsDown++;
-      this.ledger.arriveDown(received.data, received.offset[row], received.length[row], remote, flow);
+        check(host.isLive(output.association), "an error is told of an association that has ended");
     }
   }
 

@@ -1,5 +1,7 @@
-import type { TunnelClient } from "../../src/core/client/client.ts";
-import type { TunnelServer } from "../../src/core/server/server.ts";
+import type { TunnelClient } from "../../../src/core/client/client.ts";
+import type { TunnelServer } from "../../../src/core/server/server.ts";
+import type { Ledger } from "../ledger.ts";
+import { Applications } from "./applications.ts";
 
 /** Bytes in flight in one direction of a TCP connection. */
 export class Pipe {
@@ -41,20 +43,18 @@ export class Pipe {
   }
 }
 
-/** The host of one client end, and the applications behind it. */
-export interface ClientHost {
+/** The host of one client end, with the applications behind it. */
+export class ClientHost extends Applications {
   readonly index: number;
-  readonly core: TunnelClient;
   /** By lane: the connection that the core has or will get. */
-  readonly lanes: (Link | undefined)[];
-  /** By association: the flow that it carries, or -1. */
-  readonly flows: number[];
-  /** Associations that are open, in no order. */
-  readonly open: number[];
-  /** Datagrams that arrived for its applications. */
-  rowsDown: number;
+  readonly lanes: (Link | undefined)[] = [];
   /** Whether it was asked to end. */
-  isClosed: boolean;
+  isClosed = false;
+
+  constructor(index: number, core: TunnelClient, ledger: Ledger) {
+    super(core, ledger);
+    this.index = index;
+  }
 }
 
 /** One TCP connection of a lane, from `connect` until neither end knows of it any more. */
