@@ -1,6 +1,6 @@
 // Runs the unit and simulation tests of wire/, core/ and host/ in QuickJS, the engine of the C library. `npm run test:engine --
 // NAME` runs those whose path contains NAME, and `-- --long` those that take minutes, which it otherwise leaves out. Tests that need
-// Node itself are left out (test/engine-files.mjs).
+// Node itself are left out (scripts/test/engine-files.mjs).
 import { execFile } from "node:child_process";
 import { existsSync, mkdirSync, rmSync } from "node:fs";
 import { availableParallelism } from "node:os";

@@ -1,4 +1,4 @@
-// Stands in for node:net in the engine: recognizes IP texts by ipaddr.js.
+// Stands in for node:net in the engine: recognises IP texts by ipaddr.js.
 import ipaddr from "ipaddr.js";
 
 export function isIPv4(text: string): boolean {

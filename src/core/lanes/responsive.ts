@@ -1,5 +1,5 @@
 /**
- * Recognizes flows whose senders slow down after a loss, and flows that suffer from reordering.
+ * Recognises flows whose senders slow down after a loss, and flows that suffer from reordering.
  *
  * A datagram does not say so, but its first byte identifies QUIC and WireGuard (RFC 9443 §2). QUIC's short header begins with 0x40 to 0x7f,
  * and header protection makes the lower bits look random (RFC 9001 §5.4), so datagrams that all begin with the same byte are not QUIC.

@@ -1,7 +1,7 @@
 import type { InterfaceIp } from "../system.ts";
 import { ipFamily } from "./endpoint.ts";
 
-/** The distance of the peers that an address can serve: 0 this machine, 1 this organization, 2 anywhere; -1 nowhere. */
+/** The distance of the peers that an address can serve: 0 this machine, 1 this organisation, 2 anywhere; -1 nowhere. */
 function reach({ ip, isInternal }: InterfaceIp): number {
   if (isInternal) return 0;
   // A link-local address needs a zone.

@@ -2,7 +2,7 @@
 import type { Sniffed } from "../http/first-bytes.ts";
 import type { AddressBytes } from "../socket-address.ts";
 
-/** How a server recognizes a connection in a dialect. */
+/** How a server recognises a connection in a dialect. */
 export type Opening =
   /** By the client's first bytes, see FirstBytesProtocol. */
   | { readonly kind: "first-bytes"; readonly sniff: (bytes: Uint8Array, length: number) => Sniffed }

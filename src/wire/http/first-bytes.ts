@@ -1,7 +1,7 @@
 /** Whether a connection's first bytes belong to a protocol; `more` if that is not known until more have arrived. */
 export type Sniffed = "yes" | "no" | "more";
 
-/** A protocol that a listener recognizes by the first bytes of its clients. */
+/** A protocol that a listener recognises by the first bytes of its clients. */
 export interface FirstBytesProtocol {
   readonly name: string;
   /** Examines `bytes[0..length)`, everything that has arrived, at most {@link MAX_SNIFFED_BYTES}. Keeps no reference to it. */

@@ -1,7 +1,7 @@
 import type { PacketBatch } from "../../../src/core/tun2socks/packet-batch.ts";
 import type { Device, DeviceEvents } from "../../../src/host/index.ts";
 
-/** A device that native I/O reads. It recognizes UDP in packets that are not fragmented. */
+/** A device that native I/O reads. It recognises UDP in packets that are not fragmented. */
 export class MemoryDevice implements Device {
   readonly description = "fd:9";
   readonly virtio = false;
