@@ -57,6 +57,8 @@ export interface System extends Loop, SystemErrors {
    * @throws Error when the name cannot be resolved
    */
   lookUp(name: string): Promise<readonly string[]>;
+  /** How many look-ups the resolver carries out at a time. Default: 8. */
+  readonly lookUpConcurrency?: number;
   /** IP texts of the system's resolvers, in the system's order. */
   nameservers(): readonly string[];
   /** The addresses of each network interface. */

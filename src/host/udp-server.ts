@@ -116,7 +116,7 @@ export class UdpServerHost {
       },
       nextTimeout: () => this.#core.nextTimeout(),
     });
-    this.#names = new NameLookups(system, log);
+    this.#names = new NameLookups(system, log, place?.count);
     const { lingerS, idleTimeoutS, allow, deny, wsPath, decoy, ...rest } = options;
     const policy = new TargetPolicy(allow, deny);
     const hasSockets = options.egress === "sockets";
@@ -419,7 +419,7 @@ export class UdpServerHost {
         this.#egress.setDscp(output.association, output.dscp);
         return;
       case "resolve":
-        void this.#resolve(output.query, output.name, output.port);
+        void this.#resolve(output.client, output.query, output.name, output.port);
         return;
       default: {
         const { kind, ...fields } = output;
@@ -429,8 +429,8 @@ export class UdpServerHost {
     }
   }
 
-  async #resolve(query: number, name: string, port: number): Promise<void> {
-    const addresses = await this.#names.resolve(name, port);
+  async #resolve(client: string, query: number, name: string, port: number): Promise<void> {
+    const addresses = await this.#names.resolve(client, name, port);
     this.#core.handleResolved(this.#system.now(), query, addresses);
     this.#sendOutgoing(undefined);
     this.#drain();

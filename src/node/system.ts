@@ -27,6 +27,9 @@ export const nodeLoop: Loop = {
   nextTurn: (callback) => void setImmediate(callback),
 };
 
+/** libuv leaves half of the threads of its pool, rounded up, to look-ups. Default: 4 threads. */
+const LOOK_UP_CONCURRENCY = Math.ceil(Math.max(1, Number(process.env.UV_THREADPOOL_SIZE) || 4) / 2);
+
 /** Node as the system of a host. */
 export function nodeSystem(io: Io): System {
   return {
@@ -45,6 +48,7 @@ export function nodeSystem(io: Io): System {
       );
       return found.map(({ address }) => address);
     },
+    lookUpConcurrency: LOOK_UP_CONCURRENCY,
     nameservers: getServers,
     interfaces: () =>
       Object.values(networkInterfaces()).map((addresses) =>

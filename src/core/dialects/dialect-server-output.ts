@@ -8,4 +8,11 @@ export type DialectServerOutput =
   /** Write the remaining batches of `connection`, then close it. `error` is set if the client caused the end. */
   | { readonly kind: "close"; readonly connection: number; readonly error: ProtocolError | undefined }
   /** Look up a name and call `DialectServer.handleResolved`. */
-  | { readonly kind: "resolve"; readonly query: number; readonly name: string; readonly port: number };
+  /** `client` names the connection among all clients, see `LookupTurns`. */
+  | {
+      readonly kind: "resolve";
+      readonly client: string;
+      readonly query: number;
+      readonly name: string;
+      readonly port: number;
+    };

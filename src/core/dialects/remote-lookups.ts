@@ -44,7 +44,9 @@ export class RemoteLookups {
     owner.lookups++;
     const query = this.#nextQuery++;
     this.#byQuery.set(query, { slot, generation: this.#remotes.generation[slot], owner });
-    this.#outputs.push({ kind: "resolve", query, name: addressDomain(address), port: addressPort(address) });
+    const client = `dialect ${owner.index}`;
+    const [name, port] = [addressDomain(address), addressPort(address)];
+    this.#outputs.push({ kind: "resolve", client, query, name, port });
   }
 
   /** Ends a lookup. @returns its remote and connection; undefined if the remote is gone */

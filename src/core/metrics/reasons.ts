@@ -40,8 +40,10 @@ export const DROPS = {
     remedy: "None for scans and late answers. --filtering of udp-server decides which senders are accepted.",
   },
   unresolved: {
-    meaning: "The name of the target has no address, or could not be looked up in time.",
-    remedy: "Check DNS on the server, and the name that the application asks for.",
+    meaning:
+      "The name of the target has no address, or could not be looked up in time, or its client has too many slow names.",
+    remedy:
+      "Check DNS on the server, and the name that the application asks for. Half of UV_THREADPOOL_SIZE (4) names are looked up at a time.",
   },
   context_limit: {
     meaning: "The limit of contexts was reached, and none could be evicted.",

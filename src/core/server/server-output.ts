@@ -56,7 +56,14 @@ export type ServerOutput =
   /** Close the association's sockets. It has ended. */
   | { readonly kind: "release"; readonly association: number }
   /** Look up a name and call `TunnelServer.handleResolved`. */
-  | { readonly kind: "resolve"; readonly query: number; readonly name: string; readonly port: number }
+  /** `client`: whom the name is for, see `LookupTurns`. */
+  | {
+      readonly kind: "resolve";
+      readonly client: string;
+      readonly query: number;
+      readonly name: string;
+      readonly port: number;
+    }
   | { readonly kind: "session-up"; readonly session: string; readonly lane: number }
   | { readonly kind: "session-resumed"; readonly session: string; readonly lane: number }
   | { readonly kind: "session-down"; readonly session: string }

@@ -83,8 +83,8 @@ export class TunnelServer {
   constructor(options: TunnelServerOptions) {
     this.#sessions = new ServerSessions(options.worker);
     this.#associations = new ServerAssociations(options, options.crypto);
-    this.#names = new NameLookups(this.contexts, (query, name, port) => {
-      this.#outputs.push({ kind: "resolve", query, name, port });
+    this.#names = new NameLookups(this.contexts, (client, query, name, port) => {
+      this.#outputs.push({ kind: "resolve", client, query, name, port });
     });
     this.#keys = options.keys && new KeyTable(options.crypto, options.keys);
     const parts: ServerParts = {

@@ -8,11 +8,20 @@ const LOOKUPS_PER_SESSION = 64;
 const HELD_DATAGRAMS = 8;
 const HELD_BYTES = 1_048_576;
 
+/** Clients without our extension, which share what one client gets. */
+const PLAIN_CLIENTS = "plain";
+
 /** One session's share of the lookups. */
 export class LookupTurns {
+  /** Names the client among all others, so that a host can share its resolver between them: the holder of a key, or a session. */
+  readonly client: string;
   running = 0;
   /** Context slots whose names wait for their turn. */
   readonly waiting = new Set<number>();
+
+  constructor(client: string) {
+    this.client = client;
+  }
 }
 
 /** The purpose of a lookup: a context, or the target of a request without our extension. */
@@ -31,14 +40,17 @@ export type Lookup<Connection> =
  */
 export class NameLookups<Connection> {
   readonly #contexts: ContextTable;
-  readonly #ask: (query: number, name: string, port: number) => void;
+  readonly #ask: (client: string, query: number, name: string, port: number) => void;
   readonly #lookups = new Map<number, Lookup<Connection>>();
   #nextQuery = 1;
   readonly #held = new Map<number, Uint8Array[]>();
   #heldBytes = 0;
 
   /** @param ask  starts a query; its number is later passed to {@link finish} */
-  constructor(contexts: ContextTable, ask: (query: number, name: string, port: number) => void) {
+  constructor(
+    contexts: ContextTable,
+    ask: (client: string, query: number, name: string, port: number) => void,
+  ) {
     this.#contexts = contexts;
     this.#ask = ask;
   }
@@ -101,6 +113,7 @@ export class NameLookups<Connection> {
   #start(name: AddressBytes, lookup: Lookup<Connection>): void {
     const query = this.#nextQuery++;
     this.#lookups.set(query, lookup);
-    this.#ask(query, addressDomain(name), addressPort(name));
+    const client = lookup.kind === "context" ? lookup.turns.client : PLAIN_CLIENTS;
+    this.#ask(client, query, addressDomain(name), addressPort(name));
   }
 }

@@ -194,12 +194,12 @@ export class DialectHost implements UdpPathHost {
         return;
       }
       case "resolve":
-        void this.#resolve(output.query, output.name, output.port);
+        void this.#resolve(output.client, output.query, output.name, output.port);
     }
   }
 
-  async #resolve(query: number, name: string, port: number): Promise<void> {
-    const addresses = await this.#names.resolve(name, port);
+  async #resolve(client: string, query: number, name: string, port: number): Promise<void> {
+    const addresses = await this.#names.resolve(client, name, port);
     this.#core.handleResolved(this.#system.now(), query, addresses);
     this.#sendOutgoing(undefined);
     this.#drain();

@@ -140,7 +140,7 @@ export class ServerListeners {
         loop: system,
         maxRelays: maxTunnels,
         permits: (target) => policy.permits(target),
-        lookUp: (name) => names.lookUp(name),
+        lookUp: (name) => names.lookUp("shadowsocks", name),
         log,
         onRefused: (reason) => refused[reason]++,
       },

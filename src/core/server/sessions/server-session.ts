@@ -82,7 +82,7 @@ export class Session {
   /** ... and contexts, with the reason under which datagrams that still arrive for them are counted. */
   readonly endedContexts = new EndedIds(DROP_REASONS);
   readonly unreachable = new TokenBucket(UNREACHABLE_PER_SECOND);
-  readonly lookups = new LookupTurns();
+  readonly lookups: LookupTurns;
   /** Whether its client has been asked to begin another session in another worker. */
   isAskedToMove = false;
   /** Set in a native session with receipts. */
@@ -107,6 +107,7 @@ export class Session {
     this.key = key;
     this.lanes = scheduler && new SessionLanes(scheduler);
     this.holder = holder;
+    this.lookups = new LookupTurns(holder === undefined ? `session ${index}` : `key ${holder.name}`);
   }
 
   /** A short name for logs. It is not a secret. */

@@ -46,7 +46,7 @@ function watched(promise: Promise<unknown>): { end: string | undefined } {
 describe("a look-up of a name that the system never answers", () => {
   const { system } = deafWorld();
   const lookUps: [string, (of: typeof system) => Promise<unknown>][] = [
-    ["of a target of TCP", (of) => new NameLookups(of, silentLogger).lookUp("name.example")],
+    ["of a target of TCP", (of) => new NameLookups(of, silentLogger).lookUp("a", "name.example")],
     ["of a bare relay", (of) => configuredRelay(of, "name.example", 53, new Cancellation())],
     ["in a SOCKS5 reply", (of) => relayAddress(of, NAME, "192.0.2.1", new Cancellation())],
   ];
@@ -62,22 +62,24 @@ describe("a look-up of a name that the system never answers", () => {
 
   it("of a target of UDP gives no addresses after 5 s", async () => {
     const { system: deaf, run } = deafWorld();
-    const found = new NameLookups(deaf, silentLogger).resolve("name.example", 53);
+    const found = new NameLookups(deaf, silentLogger).resolve("a", "name.example", 53);
     await run(DEADLINE_MS + 100);
     expect(await found).toEqual([]);
   });
 
-  it("counts towards the bound of 1,024 until the system has finished it", async () => {
+  it("keeps its place until the system has finished it, and then another look-up gets that", async () => {
     const { system: deaf, answers, run } = deafWorld();
     const names = new NameLookups(deaf, silentLogger);
-    const states = Array.from({ length: 1_024 }, () => watched(names.lookUp("name.example")));
+    const states = Array.from({ length: 256 }, () => watched(names.lookUp("a", "name.example")));
+    await expect(names.lookUp("a", "name.example")).rejects.toThrow("too many names");
     await run(DEADLINE_MS + 100);
     expect(states.every(({ end }) => end === "the name was not resolved")).toBe(true);
-    await expect(names.lookUp("name.example")).rejects.toThrow("too many at once");
+    const last = watched(names.lookUp("a", "name.example"));
+    await run(20);
+    expect(answers).toHaveLength(8);
     answers[7](["192.0.2.1"]);
     await run(20);
-    const last = watched(names.lookUp("name.example"));
-    answers.at(-1)!(["192.0.2.1"]);
+    answers[8](["192.0.2.1"]);
     await run(20);
     expect(last.end).toBe("resolved");
   });
@@ -91,7 +93,7 @@ describe("a look-up of a name that the system never answers", () => {
       way: { connect: () => Promise.reject(new Error("not asked")), close: async () => {} },
       maxRelays: 1,
       permits: () => true,
-      lookUp: (name) => names.lookUp(name),
+      lookUp: (name) => names.lookUp("a", name),
       log: silentLogger,
       onRefused: (reason) => refused.push(reason),
     });
