@@ -154,6 +154,7 @@ async function run<Options extends object, Running extends Handle>(
   const running = await program.start(options, log);
   reload = () => reloadOnSignal(program, running, secretFiles, log);
   const readiness = new Readiness(running, () => program.hasSession(running.stats(), options));
+  if (program.diagnose !== undefined) adviseDoctor(program.name, running, readiness, log);
   const admin = await openAdmin(program, running, readiness, host, log).catch(async (error: Error) => {
     await running.close();
     throw error;
@@ -184,6 +185,16 @@ function warnOfExposed(secretFiles: ReadonlyMap<string, string>, log: Logger): v
   for (const file of new Set(secretFiles.values())) {
     if (isExposed(file)) log.warn({ file }, "users other than its owner can read this secret: chmod 600");
   }
+}
+
+/** Names the doctor once, when a connection fails after the start and there is no session. */
+function adviseDoctor(name: string, running: Handle, readiness: Readiness, log: Logger): void {
+  const advise = () => {
+    if (readiness.reasonAgainst() !== "no session") return;
+    running.off("error", advise);
+    log.info({}, `"${name} doctor" with the same options finds the cause`);
+  };
+  running.on("error", advise);
 }
 
 function reloadOnSignal<Options extends object, Running extends Handle>(

@@ -17,3 +17,8 @@ const NO_MORE_SOCKETS: ReadonlySet<string | undefined> = new Set([
 export function hasNoMoreSockets(error: Error | undefined): boolean {
   return NO_MORE_SOCKETS.has(systemErrorCode(error));
 }
+
+/** Shortens OpenSSL's messages, which have the form NUMBER:error:...:REASON:FILE:LINE: and a line break. */
+export function opensslReason(message: string): string {
+  return message.replace(/[0-9A-F]+:error:[0-9A-F]+:[^:]*:[^:]*:([^:]*):.*/s, "$1").trim();
+}

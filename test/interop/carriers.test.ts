@@ -3,7 +3,7 @@ import type { Socket as UdpSocket } from "node:dgram";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import type { AddressInfo } from "node:net";
-import { connect } from "node:net";
+import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
@@ -236,8 +236,21 @@ BasicAuth user p4ss
   it.each([
     ["a name that the certificate is not for", () => `tls://?servername=other.test&${ca()}`, /other\.test/],
     ["an authority that is not trusted", () => "tls://?servername=tunnel.test", /certificate/],
+    ["a server without TLS", () => `tls://${direct()}`, /: closed during the handshake$/],
   ])("TLS is refused for %s", async (_what, via, message) => {
     await expect(expectEcho({ server: `127.0.0.1:${portOf(tls)}`, via: [via()] })).rejects.toThrow(message);
+  });
+
+  it("TLS is refused for a web server without TLS", async () => {
+    const web = createServer((connection) =>
+      connection.on("error", () => {}).end("HTTP/1.1 400 Bad\r\n\r\n"),
+    );
+    await once(web.listen(0, "127.0.0.1"), "listening");
+    const { port } = web.address() as AddressInfo;
+    await expect(expectEcho({ server: direct(), via: [`tls://127.0.0.1:${port}`] })).rejects.toThrow(
+      /: no TLS comes from there \(wrong version number\)$/,
+    );
+    web.close();
   });
 
   it("a session never comes up without the client certificate that the terminator requires", async () => {

@@ -304,13 +304,36 @@ describe("a program", () => {
     const { port } = socket.address() as AddressInfo;
     socket.close();
     await once(socket, "close");
-    const { child, output } = start("udp-local", ["--server", `127.0.0.1:${port}`]);
+    const { child, output } = start("udp-local", [
+      "--server",
+      `127.0.0.1:${port}`,
+      "--listen",
+      "127.0.0.1:0",
+    ]);
     await until(() => output.stderr.includes("ECONNREFUSED"), child, output);
     // Ends each connection; udp-local reconnects.
     socket.on("connection", (connection) => connection.resume().end()).listen(port, "127.0.0.1");
     await until(() => output.stderr.includes("closed by the other end"), child, output);
     socket.close();
     expect(output.stderr.split("ECONNREFUSED")).toHaveLength(2);
+  });
+
+  it("names the doctor once when connections fail", async () => {
+    const socket = createServer((connection) => connection.resume().end());
+    await once(socket.listen(0, "127.0.0.1"), "listening");
+    const { port } = socket.address() as AddressInfo;
+    const { child, output } = start("udp-local", [
+      "--server",
+      `127.0.0.1:${port}`,
+      "--listen",
+      "127.0.0.1:0",
+    ]);
+    for (let i = 0; i < 3; i++) await once(socket, "connection");
+    socket.close();
+    await until(() => output.stderr.includes("ECONNREFUSED"), child, output);
+    child.kill("SIGTERM");
+    await once(child, "close");
+    expect(output.stderr.split('"udp-local doctor" with the same options finds the cause')).toHaveLength(2);
   });
 
   it("tells tun2socks with plain I/O that its device needs the other kind", async () => {

@@ -1,4 +1,5 @@
 import { ERROR_CODES } from "../../core/errors.ts";
+import { opensslReason } from "../system-error.ts";
 
 /** Errors in parts of a connection. If they end the connection, only their text is left. */
 const LOST_FOR = ["ERR_SHADOWSOCKS_TAG", "ERR_SHADOWSOCKS_MALFORMED", "ERR_OBFS_MALFORMED"] as const;
@@ -24,8 +25,7 @@ export function asFailure(error: unknown): CodedFailure {
   let inner = error as Coded;
   while (inner.cause instanceof Error) inner = inner.cause as Coded;
   const { code = "", answer, message } = inner;
-  // OpenSSL's messages have the form NUMBER:error:...:REASON:FILE:LINE:
-  const text = message.replace(/[0-9A-F]+:error:[0-9A-F]+:[^:]*:[^:]*:([^:]*):.*/s, "$1").trim();
+  const text = opensslReason(message);
   return {
     code: lostFor(message) ?? code,
     status: answer?.status,
@@ -37,6 +37,6 @@ export function asFailure(error: unknown): CodedFailure {
 
 function lostFor(message: string): string | undefined {
   if (!message.startsWith(ERROR_CODES.ERR_CONNECTION_LOST.text)) return undefined;
-  if (/:SSL alert number \d+/.test(message)) return TLS_ALERT;
+  if (/: (ssl|tls)v\d+ alert /.test(message)) return TLS_ALERT;
   return LOST_FOR.find((code) => message.includes(ERROR_CODES[code].text));
 }

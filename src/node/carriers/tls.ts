@@ -5,9 +5,12 @@ import type { Cancellation } from "../../host/cancellation.ts";
 import type { TlsOptions } from "../../host/carriers/tls-options.ts";
 import type { NativeModule } from "../../host/io/native-module.ts";
 import type { ByteStream } from "../../host/stream/byte-stream.ts";
+import { opensslReason } from "../../host/system-error.ts";
 import { toDuplex } from "../io/byte-stream-duplex.ts";
 import { PlainStream } from "../io/byte-stream-plain.ts";
 import { readTextFile } from "../text-file.ts";
+
+const CLOSED = "closed during the handshake";
 
 /**
  * Wraps a stream in TLS.
@@ -49,14 +52,21 @@ export async function wrapInTls(
       wrapped.on("error", () => {});
       wrapped.destroy();
       socket.destroy();
-      failed(error);
+      failed(new Error(reasonOf(error), { cause: error }));
     };
     const leave = cancellation.onCancel(() => finish(new Error("given up")));
-    const handleClose = () => finish(new Error("closed during the handshake"));
+    const handleClose = () => finish(new Error(CLOSED));
     wrapped.once("error", finish);
     wrapped.once("close", handleClose);
     wrapped.once("secureConnect", () => finish());
   });
+}
+
+/** Why a handshake failed, without the numbers, names of files and line breaks of OpenSSL. */
+function reasonOf({ message }: Error): string {
+  if (message.startsWith("Client network socket disconnected")) return CLOSED;
+  const reason = opensslReason(message);
+  return reason === "wrong version number" ? `no TLS comes from there (${reason})` : reason;
 }
 
 /** @throws Error that names a file that is missing, is not PEM, or does not match the other */

@@ -4,6 +4,7 @@ import { copyOf } from "../../core/copy-bytes.ts";
 import type { NativeModule } from "../../host/io/native-module.ts";
 import { ListenedStream } from "../../host/stream/byte-stream.ts";
 import { tuneDescriptor } from "../../host/stream/tcp-tuning.ts";
+import { opensslReason } from "../../host/system-error.ts";
 import { descriptorOf } from "./socket-descriptor.ts";
 
 /** A byte stream over any stream of Node. */
@@ -118,7 +119,8 @@ export class PlainStream extends ListenedStream {
   };
 
   readonly #onError = (error: Error): void => {
-    this.#failure ??= error;
+    const reason = opensslReason(error.message);
+    this.#failure ??= reason === error.message ? error : new Error(reason, { cause: error });
   };
 
   readonly #onClose = (): void => {

@@ -121,7 +121,7 @@ export class ClientLanes implements RenewalActions {
       // Lanes that were still in use when fewer were wanted.
       if (this.#parts.scheduler !== undefined) this.endUnwanted(now);
     } else if (lane.state === LANE_WAITING) this.connect(now, lane, this.renewal.wayOfRetry(lane));
-    else this.fail(now, lane, new ProtocolError("ERR_HANDSHAKE_TIMEOUT", "connecting again"));
+    else this.fail(now, lane, new ProtocolError("ERR_HANDSHAKE_TIMEOUT", "no answer came"));
     this.arm(lane);
   }
 

@@ -1,6 +1,6 @@
 import { BUSY_DEVICE, TAKEN_NETWORK } from "../world.ts";
 import type { SetUp } from "./set-up.ts";
-import { NATIVE_BUILD, QUICK, to } from "./set-up.ts";
+import { NATIVE_BUILDS, QUICK, to } from "./set-up.ts";
 
 /** Set-ups with faults of this machine and of tun2socks' devices. */
 export const MACHINE: readonly SetUp[] = [
@@ -69,7 +69,8 @@ export const MACHINE: readonly SetUp[] = [
     program: "tun2socks",
     wrap: [
       ...["env", "--unset=UNDERPASS_IO", "sh", "-c"],
-      ...[`mount -t tmpfs none ${NATIVE_BUILD} && exec "$@"`, "sh"],
+      `for folder in ${NATIVE_BUILDS.join(" ")}; do [ ! -d $folder ] || mount -t tmpfs none $folder; done; exec "$@"`,
+      "sh",
     ],
     options: to("tunnel"),
   },

@@ -88,8 +88,10 @@ export function person(
   };
 }
 
-/** Runs only if the native module is built. */
-export const NATIVE_BUILD = fileURLToPath(new URL("../../../../native/build", import.meta.url));
+/** The folders from which the native module is loaded. */
+export const NATIVE_BUILDS = ["build", "prebuilds"].map((name) =>
+  fileURLToPath(new URL(`../../../../native/${name}`, import.meta.url)),
+);
 export const TEMPLATE = "/.well-known/masque/udp/{target_host}/{target_port}/";
 /** The last value of an option counts. A machine that is busy with other tests must not look like a queue on the way. */
 export const MEASURED = ["--test-seconds", "1", "--age-budget-ms", "5000"];
