@@ -24,7 +24,7 @@ export function embedderCarrier(host: CHost, loop: Loop): Carrier {
           failed(new HostError("ERR_CONNECT", `the caller's stream: ${reason}`));
         };
         const timer = loop.after(CONNECT_MS, () => fail(`not connected within ${CONNECT_MS / 1000} s`));
-        const leave = cancellation.onCancel(() => fail("given up"));
+        const leave = cancellation.onCancel(() => fail("the attempt was cancelled"));
         const end = () => {
           timer.cancel();
           leave();

@@ -94,7 +94,7 @@ function shakeHands(host: CHost, tls: Tls, stream: ByteStream, cancellation: Can
   return new Promise((done, failed) => {
     let isWriting = false;
     let isComplete = false;
-    const forget = cancellation.onCancel(() => finish(new Error("given up")));
+    const forget = cancellation.onCancel(() => finish(new Error("the attempt was cancelled")));
     const finish = (error?: Error) => {
       forget();
       if (error === undefined) done();
@@ -145,6 +145,6 @@ function systemStore(host: CHost): Uint8Array {
   }
   throw new HostError(
     "ERR_FILE",
-    `none of ${SYSTEM_STORES.join(", ")} exists: give the certificates to trust`,
+    `none of ${SYSTEM_STORES.join(", ")} exists: specify the certificates to trust`,
   );
 }

@@ -14,7 +14,7 @@ export const ERROR_CODES = {
   ERR_HANDSHAKE_TIMEOUT: { number: 8, fault: "peer", text: "the handshake did not end in time" },
   ERR_HEARTBEAT_LOST: { number: 9, fault: "peer", text: "no heartbeat was answered in time" },
   ERR_CONTROL_OVERFLOW: { number: 10, fault: "peer", text: "the peer does not read its control capsules" },
-  ERR_PEER_SHUTDOWN: { number: 11, fault: "peer", text: "the peer ended the tunnel in an orderly way" },
+  ERR_PEER_SHUTDOWN: { number: 11, fault: "peer", text: "the peer shut down the tunnel" },
   ERR_KEY_REFUSED: { number: 13, fault: "peer", text: "the server does not accept this key" },
   ERR_STREAM_TRUNCATED: { number: 12, fault: "peer", text: "the stream ended inside a capsule" },
   ERR_SOCKS_VERSION: { number: 20, fault: "peer", text: "not SOCKS version 5" },

@@ -340,7 +340,7 @@ export class Tun2SocksHost implements TunnelPathHost {
     const { native } = this.#io;
     const { tcpStack } = this.#options;
     if (tcpStack === "kernel" && !device.hasKernel)
-      throw new HostError("ERR_DEVICE", `${device.description}: no kernel is behind it to terminate TCP`);
+      throw new HostError("ERR_DEVICE", `${device.description}: it has no kernel behind it to terminate TCP`);
     if (tcpStack === "kernel" || (tcpStack === undefined && device.hasKernel) || !carriesTcp(this.#options))
       return undefined;
     if (native?.tcpStackOpen !== undefined) return native;

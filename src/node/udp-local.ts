@@ -31,7 +31,7 @@ export async function startUdpLocal(options: UdpLocalOptions, log: Logger = sile
   const { workers, carrier } = resolved;
   const io = chooseIo(options.io, resolved.latency, log);
   if (workers > 1 && carrier !== undefined) {
-    throw new UsageError("ERR_OPTION", "carrier: a function stays in its thread: leave workers at 1");
+    throw new UsageError("ERR_OPTION", "carrier: a function cannot run in other threads: leave workers at 1");
   }
   warnOfSingleThread(workers, io, log);
   if (workers === 1 || io.native?.tcpListen === undefined) {

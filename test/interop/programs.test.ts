@@ -241,7 +241,7 @@ describe("a program", () => {
     await until(() => local.output.stderr.includes("session down"), local.child, local.output);
     const [beforeDown] = local.output.stderr.split("session down");
     expect(beforeDown).toContain("the server has ended the connection; trying again");
-    expect(beforeDown).toContain("the peer ended the tunnel in an orderly way: it shuts down");
+    expect(beforeDown).toContain("the peer shut down the tunnel: the server is shutting down");
     expect(beforeDown).not.toContain("cannot reach");
   });
 

@@ -214,7 +214,7 @@ describe("the state of sessions as bytes", () => {
     const later = bytes.slice();
     later[8] = 2;
     refuse(later, "it has version 2, this program reads 1");
-    refuse(new Uint8Array(64), "it begins with other bytes");
+    refuse(new Uint8Array(64), "it does not begin with the expected bytes");
   });
 
   it("is refused or restored without an exception, whichever byte is changed", () => {

@@ -40,8 +40,8 @@ import type { Lane } from "./lanes/lane.ts";
 
 /** What a server means by SHUTDOWN, for the reasons that servers give. */
 const SHUTDOWN_TEXTS: { readonly [Reason in ShutdownReason]?: string } = {
-  done: "it shuts down",
-  key: "it no longer accepts this key, which was removed or replaced there, or has expired",
+  done: "the server is shutting down",
+  key: "the server no longer accepts this key, which was removed or replaced there, or has expired",
 };
 
 const NONE = -1;

@@ -235,7 +235,8 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
     if (type === CAPSULE_COMPRESSION_ASSIGN) {
       const id = readNumber(data, valueOffset, valueEnd);
       // Without an uncompressed context of this client, the proxy may register no senders.
-      if (id < 1 || id % 2 === 0) tunnel.fail(new ProtocolError("ERR_CONTEXT_MALFORMED", "from the proxy"));
+      if (id < 1 || id % 2 === 0)
+        tunnel.fail(new ProtocolError("ERR_CONTEXT_MALFORMED", "the proxy sent it"));
       else tunnel.writeControl(encodeCompressionClose(id));
       this.#requests.markReady(request);
       return true;

@@ -194,7 +194,7 @@ export class ServerConnections {
     const { tunnel } = connection;
     if (!tunnel.reader.atBoundary) {
       // RFC 9297 §3.3.
-      tunnel.fail(new ProtocolError("ERR_STREAM_TRUNCATED", "the client has ended its side"));
+      tunnel.fail(new ProtocolError("ERR_STREAM_TRUNCATED", "the client closed its side"));
       this.check(now, connection);
       return;
     }

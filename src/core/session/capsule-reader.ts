@@ -96,12 +96,12 @@ export class CapsuleReader {
       const limit = this.#limit(type);
       this.offset = at;
       if (limit < 0) {
-        if (length < 0) return READ_TOO_LONG;
+        if (length < 0) return this.#refuse(type);
         this.#skip = length;
         at = valueOffset;
         continue;
       }
-      if (length < 0 || length > limit) return READ_TOO_LONG;
+      if (length < 0 || length > limit) return this.#refuse(type);
       if (valueOffset + length > end) return this.#keep(chunk, at, end);
       this.type = type;
       this.data = chunk;
@@ -117,6 +117,11 @@ export class CapsuleReader {
     this.#append(chunk, from, end);
     this.offset = end;
     return READ_NEED;
+  }
+
+  #refuse(type: number): number {
+    this.type = type;
+    return READ_TOO_LONG;
   }
 
   /** @returns a status, or -1 if the carry is a capsule to skip */
@@ -135,7 +140,7 @@ export class CapsuleReader {
     const type = readVarint(carry, 0);
     const length = readVarint(carry, varintLengthFrom(carry[0]));
     const limit = this.#limit(type);
-    if (length < 0 || (limit >= 0 && length > limit)) return READ_TOO_LONG;
+    if (length < 0 || (limit >= 0 && length > limit)) return this.#refuse(type);
     if (limit < 0) {
       // The carry of an unknown capsule is only its header, as its value is never kept.
       this.#skip = length;

@@ -264,7 +264,7 @@ export class Tunnel {
       const status = reader.next(chunk, at, end);
       if (status === READ_NEED) return false;
       if (status !== READ_CAPSULE) {
-        this.fail(new ProtocolError("ERR_CAPSULE_LENGTH", "close this tunnel"));
+        this.fail(new ProtocolError("ERR_CAPSULE_LENGTH", `type ${reader.type}`));
         return false;
       }
       const type = reader.type;

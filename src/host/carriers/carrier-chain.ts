@@ -190,7 +190,7 @@ export async function openUdpAssociate(
   const { remoteIp } = stream;
   if (remoteIp === undefined) {
     stream.destroy();
-    throw new HostError("ERR_CONNECTION_LOST", "by the proxy");
+    throw new HostError("ERR_CONNECTION_LOST", "the proxy closed it");
   }
   return { stream, bound: handshake.bound!, peer: remoteIp };
 }
@@ -277,7 +277,7 @@ class HopChain {
         }
         this.#trace?.(index, stream);
       }
-      if (deadline.isCancelled) throw new Error("given up");
+      if (deadline.isCancelled) throw new Error("the attempt was cancelled");
       onReached();
       stream.leadsOn = hops.length > 0;
       return stream;
@@ -314,7 +314,7 @@ class HopChain {
       return connectStream(system, endpoint, this.#outgoing, cancellation);
     }
     for (;;) {
-      if (this.#isClosed) throw new HostError("ERR_CONNECT", "given up");
+      if (this.#isClosed) throw new HostError("ERR_CONNECT", "the attempt was cancelled");
       this.#plugin ??= system.usePlugin!(first.shadowsocks.plugin, first.endpoint);
       const plugin = this.#plugin;
       const local = await plugin.endpoint();

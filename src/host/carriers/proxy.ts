@@ -24,8 +24,11 @@ export function shakeHands(
       stream.destroy();
       failed(error);
     };
-    const lost = (error?: Error) => fail(error ?? new HostError("ERR_CONNECTION_LOST", "by the proxy"));
-    const leave = cancellation.onCancel(() => fail(new HostError("ERR_CONNECT", "given up")));
+    const lost = (error?: Error) =>
+      fail(error ?? new HostError("ERR_CONNECTION_LOST", "the proxy closed it"));
+    const leave = cancellation.onCancel(() =>
+      fail(new HostError("ERR_CONNECT", "the attempt was cancelled")),
+    );
     stream.start({
       onBytes: (chunk, length) => {
         onAnswer();

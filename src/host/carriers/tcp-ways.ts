@@ -106,7 +106,9 @@ export class TcpWays implements TcpWay {
           },
         );
       };
-      const leave = cancellation.onCancel(() => fail(new HostError("ERR_CONNECT", "given up")));
+      const leave = cancellation.onCancel(() =>
+        fail(new HostError("ERR_CONNECT", "the attempt was cancelled")),
+      );
       if (!cancellation.isCancelled) beginNext();
     });
   }

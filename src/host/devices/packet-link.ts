@@ -128,7 +128,7 @@ function openUnix(
       packets?.close();
       if (giveUp === undefined) return;
       giveUp();
-      loop.nextTurn(() => onEnd("given up"));
+      loop.nextTurn(() => onEnd("the attempt was cancelled"));
     },
   };
 }

@@ -64,7 +64,7 @@ export class MasqueCarrier implements Carrier {
 
   async connect(cancellation: Cancellation, lane?: number): Promise<Connection> {
     const wanted = this.#options.targetOf(lane!);
-    if (wanted === undefined) throw new HostError("ERR_CONNECT", "given up");
+    if (wanted === undefined) throw new HostError("ERR_CONNECT", "the attempt was cancelled");
     const { template, authority, fields } = this.#options.proxy;
     const { target, bind } = wanted;
     const request: ConnectUdpRequest = {

@@ -93,7 +93,7 @@ function exchange(stream: ByteStream, query: Uint8Array, cancellation: Cancellat
   return new Promise((done, failed) => {
     let got = new Uint8Array(0);
     const lost = () => failed(new Error("closed by the server"));
-    cancellation.onCancel(() => failed(new Error("given up")));
+    cancellation.onCancel(() => failed(new Error("the attempt was cancelled")));
     stream.start({
       onBytes: (chunk, count) => {
         const joined = new Uint8Array(got.length + count);

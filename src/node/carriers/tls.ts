@@ -54,7 +54,7 @@ export async function wrapInTls(
       socket.destroy();
       failed(new Error(reasonOf(error), { cause: error }));
     };
-    const leave = cancellation.onCancel(() => finish(new Error("given up")));
+    const leave = cancellation.onCancel(() => finish(new Error("the attempt was cancelled")));
     const handleClose = () => finish(new Error(CLOSED));
     wrapped.once("error", finish);
     wrapped.once("close", handleClose);

@@ -123,7 +123,7 @@ export class Http2ProxySession implements MasqueSession {
   #ping(heartbeatMs: number): void {
     const session = this.#session;
     if (performance.now() - this.#heardAt > MISSED_PINGS * heartbeatMs + heartbeatMs) {
-      session.destroy(new HostError("ERR_CONNECTION_LOST", "no PING was answered"));
+      session.destroy(new HostError("ERR_CONNECTION_LOST", "the proxy did not answer a PING"));
       return;
     }
     if (session.destroyed || session.connecting) return;
@@ -136,7 +136,9 @@ export class Http2ProxySession implements MasqueSession {
 /** The other end's settings, which it sends first. */
 function settingsOf(session: ClientHttp2Session, cancellation: Cancellation): Promise<Settings> {
   return new Promise((done, failed) => {
-    const leave = cancellation.onCancel(() => failed(new HostError("ERR_CONNECT", "given up")));
+    const leave = cancellation.onCancel(() =>
+      failed(new HostError("ERR_CONNECT", "the attempt was cancelled")),
+    );
     session.once("remoteSettings", (settings) => {
       leave();
       done(settings);
@@ -144,7 +146,7 @@ function settingsOf(session: ClientHttp2Session, cancellation: Cancellation): Pr
     session.once("error", failed);
     session.once("close", () => {
       leave();
-      failed(new HostError("ERR_CONNECTION_LOST", "by the proxy, before its SETTINGS"));
+      failed(new HostError("ERR_CONNECTION_LOST", "the proxy closed it before its SETTINGS"));
     });
   });
 }
@@ -166,7 +168,7 @@ function answerOf(stream: ClientHttp2Stream, cancellation: Cancellation): Promis
     };
     const handleResponse = (headers: IncomingHttpHeaders) => finish(undefined, headers);
     const handleClose = () =>
-      finish(new HostError("ERR_CONNECTION_LOST", `by the proxy (code ${stream.rstCode})`));
+      finish(new HostError("ERR_CONNECTION_LOST", `the proxy closed it (code ${stream.rstCode})`));
     const leave = cancellation.onCancel(() =>
       finish(new HostError("ERR_CONNECT", "no answer to the request in time")),
     );

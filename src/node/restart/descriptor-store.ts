@@ -114,7 +114,7 @@ function readAll(descriptor: number): Uint8Array {
   const bytes = new Uint8Array(size);
   for (let at = 0; at < size; ) {
     const count = readSync(descriptor, bytes, at, size - at, at);
-    if (count === 0) throw new RangeError("it has become shorter");
+    if (count === 0) throw new RangeError("it ended too early");
     at += count;
   }
   return bytes;

@@ -130,7 +130,7 @@ it.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefined)(
   async () => {
     const options = { device: new CallbackDevice(), tcpVia: "direct", udpVia: "reject" } as const;
     await expect(startTun2Socks({ ...options, tcpStack: "kernel" })).rejects.toThrow(
-      /no kernel is behind it/,
+      /it has no kernel behind it/,
     );
     await expect(startTun2Socks({ ...options, tcpStack: "lwip", io: "plain" })).rejects.toThrow(
       /--tcp-stack lwip: it needs native I\/O/,

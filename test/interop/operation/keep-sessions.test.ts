@@ -282,7 +282,7 @@ describe.skipIf(isPlain)("with native I/O", () => {
         expect(refused.map(({ error }) => error)).toEqual([
           "the state of sessions cannot be read: it has version 2, this program reads 1",
           "the state of sessions cannot be read: it ends too early",
-          "the state of sessions cannot be read: it begins with other bytes",
+          "the state of sessions cannot be read: it does not begin with the expected bytes",
         ]);
       } finally {
         await service.stop();

@@ -244,7 +244,7 @@ describe("replaced keys", () => {
     expect(net.server.sessionCount).toBe(0);
     expect(net.client.isUp).toBe(false);
     expect(errorsOf(net)).toEqual([
-      "the peer ended the tunnel in an orderly way: it no longer accepts this key, which was removed or replaced there, or has expired",
+      "the peer shut down the tunnel: the server no longer accepts this key, which was removed or replaced there, or has expired",
     ]);
     expect(net.server.counters.refused.key_session_ended).toBe(1);
     net.advance(30_000);

@@ -182,7 +182,7 @@ describe("opening a WebSocket", () => {
     const request = { path: "/", host: "a", fields: [], tls: undefined };
     const opening = openWebSocket(system, new PlainStream(raw), request, cancellation);
     setTimeout(() => cancellation.cancel(), 20);
-    await expect(opening).rejects.toThrow("given up");
+    await expect(opening).rejects.toThrow("the attempt was cancelled");
     expect(raw.destroyed).toBe(true);
     silent.close();
   });

@@ -154,7 +154,7 @@ export class ClientLanes implements RenewalActions {
     }
     const isNew = !(resumed && isOurs);
     if (!isNew && answer.receipts !== this.session!.receipts) {
-      const detail = "the session has receipts, or has none, at one end alone";
+      const detail = "only one end of the session has receipts";
       this.fail(now, lane, new ProtocolError("ERR_UPGRADE_REFUSED", detail));
       return;
     }

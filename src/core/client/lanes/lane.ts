@@ -210,7 +210,7 @@ export class Lane {
       if (at === -1) return end;
       this.#answer =
         at === -2
-          ? failed(new ProtocolError("ERR_HEAD_TOO_LARGE", "from the server"))
+          ? failed(new ProtocolError("ERR_HEAD_TOO_LARGE", "the server sent it"))
           : this.#judge(now, session);
     }
     return this.#answer?.kind === "accepted" ? at : end;
@@ -373,7 +373,8 @@ export class Lane {
     if (constantTimeEqual(mac, responseMac(crypto, psk, this.#requestMac!, extension))) {
       return { kind: "accepted", extension };
     }
-    const detail = mac === undefined ? "it has no key, or something on the way took its proof" : "in its 101";
+    const detail =
+      mac === undefined ? "it has no key, or something on the path removed its proof" : "in its 101";
     return failed(new ProtocolError("ERR_SERVER_PROOF", detail));
   }
 }

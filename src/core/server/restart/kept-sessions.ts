@@ -155,7 +155,7 @@ function writeReceipts(
 export function decodeKeptSessions(bytes: Uint8Array): KeptSessions {
   const reader = new StateReader(bytes);
   const magic = reader.bytes(MAGIC.length);
-  if (magic.some((byte, i) => byte !== MAGIC[i])) throw broken("it begins with other bytes");
+  if (magic.some((byte, i) => byte !== MAGIC[i])) throw broken("it does not begin with the expected bytes");
   const version = reader.uint8();
   if (version !== VERSION) throw broken(`it has version ${version}, this program reads ${VERSION}`);
   const clock = reader.float64();
@@ -195,9 +195,9 @@ function readSession(reader: StateReader): KeptSession {
     if (!isNew(addresses, `${association} ${address}`)) throw broken("an address has two contexts");
     const isOwn = contextId % 2 === 1;
     if (isOwn && contextId >= nextContextId)
-      throw broken("a context of the server has an id that is not used yet");
+      throw broken("a context of the server has an id that was never assigned");
     if (!isAcked && !(isOwn && receipts !== undefined))
-      throw broken("a context is unacknowledged that cannot be");
+      throw broken("a context that is always acknowledged is not");
     return context;
   });
   const holder = name.length === 0 ? undefined : String.fromCharCode(...name);
@@ -255,7 +255,7 @@ function readContext(reader: StateReader): KeptContext {
   if (address === undefined) throw broken("a context has no address");
   const isName = address[0] === ATYP_DOMAIN;
   if (isName !== (resolved !== undefined) || resolved?.[0] === ATYP_DOMAIN) {
-    throw broken("a name has no address, or an address has another address");
+    throw broken("a name has no address, or an address has a second one");
   }
   if (isName && id % 2 === 1) throw broken("a context of the server has a name");
   const isAcked = reader.boolean();

@@ -70,7 +70,7 @@ export const UPGRADE_CHECK: Check<Bench> = {
     await session.close();
     const failure =
       error === undefined
-        ? { ...asFailure(new Error("nothing happened")), code: "ERR_HANDSHAKE_TIMEOUT" }
+        ? { ...asFailure(new Error("no answer arrived")), code: "ERR_HANDSHAKE_TIMEOUT" }
         : asFailure(error);
     return { measured: `no session: ${failure.text}`, findings: [await judge(bench, failure)] };
   },

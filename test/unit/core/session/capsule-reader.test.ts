@@ -77,6 +77,15 @@ describe("CapsuleReader", () => {
     expect(read(new CapsuleReader("bind"), header, [1])).toBe(READ_TOO_LONG);
   });
 
+  it("names the type of a capsule that it refuses, in one piece or several", () => {
+    const long = encode([[0x12, new Array(301).fill(0)]]);
+    for (const cuts of [[], [1]]) {
+      const reader = new CapsuleReader("bind");
+      expect(read(reader, long, cuts)).toBe(READ_TOO_LONG);
+      expect(reader.type).toBe(0x12);
+    }
+  });
+
   it("refuses a control capsule of 301 bytes", () => {
     const ack = (length: number) => encode([[0x12, new Array(length).fill(0)]]);
     expect(read(new CapsuleReader("bind"), ack(300), [])).toHaveLength(1);
