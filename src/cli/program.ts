@@ -28,6 +28,8 @@ import { isExposed } from "./secret-file.ts";
 
 const EXIT_FAILURE = 1;
 const EXIT_USAGE = 2;
+/** Time without a session, after a failure, before the log names the doctor. */
+const ADVICE_MS = 3_000;
 /** Limit of log bytes that wait to be written. */
 const MAX_LOG_BYTES = 1_048_576;
 
@@ -187,14 +189,20 @@ function warnOfExposed(secretFiles: ReadonlyMap<string, string>, log: Logger): v
   }
 }
 
-/** Names the doctor once, when a connection fails after the start and there is no session. */
+/** Names the doctor once, if there is still no session some time after a failure: the next way, or the next attempt, often works. */
 function adviseDoctor(name: string, running: Handle, readiness: Readiness, log: Logger): void {
-  const advise = () => {
-    if (readiness.reasonAgainst() !== "no session") return;
-    running.off("error", advise);
-    log.info({}, `"${name} doctor" with the same options finds the cause`);
+  let timer: NodeJS.Timeout | undefined;
+  const isUseful = () => readiness.reasonAgainst() === "no session";
+  const handleError = () => {
+    if (timer !== undefined || !isUseful()) return;
+    timer = setTimeout(() => {
+      timer = undefined;
+      if (!isUseful()) return;
+      running.off("error", handleError);
+      log.info({}, `"${name} doctor" with the same options finds the cause`);
+    }, ADVICE_MS).unref();
   };
-  running.on("error", advise);
+  running.on("error", handleError);
 }
 
 function reloadOnSignal<Options extends object, Running extends Handle>(

@@ -318,22 +318,14 @@ describe("a program", () => {
     expect(output.stderr.split("ECONNREFUSED")).toHaveLength(2);
   });
 
-  it("names the doctor once when connections fail", async () => {
-    const socket = createServer((connection) => connection.resume().end());
-    await once(socket.listen(0, "127.0.0.1"), "listening");
-    const { port } = socket.address() as AddressInfo;
-    const { child, output } = start("udp-local", [
-      "--server",
-      `127.0.0.1:${port}`,
-      "--listen",
-      "127.0.0.1:0",
-    ]);
-    for (let i = 0; i < 3; i++) await once(socket, "connection");
-    socket.close();
-    await until(() => output.stderr.includes("ECONNREFUSED"), child, output);
+  it("names the doctor once if there is no session for a while", { timeout: 30_000 }, async () => {
+    const args = ["--server", "127.0.0.1:1", "--listen", "127.0.0.1:0"];
+    const advice = '"udp-local doctor" with the same options finds the cause';
+    const { child, output } = start("udp-local", args);
+    await until(() => output.stderr.includes(advice), child, output);
     child.kill("SIGTERM");
     await once(child, "close");
-    expect(output.stderr.split('"udp-local doctor" with the same options finds the cause')).toHaveLength(2);
+    expect(output.stderr.split(advice)).toHaveLength(2);
   });
 
   it("tells tun2socks with plain I/O that its device needs the other kind", async () => {
