@@ -392,7 +392,9 @@ export class UdpLocalHost implements RelayHost {
         this.events.emit("session-down", output.error);
         return;
       case "session-up":
-        this.#reportSession(output.kind, output.isAnother ? { sourcePorts: "new" } : {});
+        if (this.#options.dialect === undefined) {
+          this.#reportSession(output.kind, output.isAnother ? { sourcePorts: "new" } : {});
+        } else this.#log.info({ dialect: this.#options.dialect }, "connecting when a datagram comes");
         this.events.emit(output.kind, { isAnother: output.isAnother });
         return;
       case "session-renewed":

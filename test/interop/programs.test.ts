@@ -328,6 +328,16 @@ describe("a program", () => {
     expect(output.stderr.split(advice)).toHaveLength(2);
   });
 
+  it("reports no session with a server in another dialect, which it connects to when a datagram comes", async () => {
+    const args = ["--dialect", "hev", "--server", "127.0.0.1:1", "--listen", "127.0.0.1:0"];
+    const { child, output } = start("udp-local", args);
+    await until(() => output.stderr.includes("udp-local ready"), child, output);
+    child.kill("SIGTERM");
+    await once(child, "close");
+    expect(output.stderr).toContain("connecting when a datagram comes");
+    expect(output.stderr).not.toContain("session up");
+  });
+
   it("tells tun2socks with plain I/O that its device needs the other kind", async () => {
     const { code, stderr } = await run("tun2socks", ["--io", "plain"]);
     expect(stderr).toMatch(/tun:underpass0 needs native I\/O: do not choose plain I\/O\n$/);

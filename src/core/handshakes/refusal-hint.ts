@@ -91,7 +91,7 @@ function ownRefusal(
         ? ["other-key", "the server has another key"]
         : ["wants-key", "the server requires a key"];
     case 503:
-      return ["limit", "the server is at one of its limits"];
+      return ["limit", "the server is at one of its limits, or shuts down"];
     default: {
       const who = proxy ?? "something on the way";
       return ["changed", `${who} rewrites the path, or does not pass Upgrade and Connection on`];

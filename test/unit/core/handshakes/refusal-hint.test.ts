@@ -29,7 +29,12 @@ describe("the hint for a refusal", () => {
       "the server has seen this request before: does something on the way repeat requests?",
     ],
     ["its key, for the server's own 404 through a proxy", own(404, NGINX), {}, "the server has another key"],
-    ["the server's limits, for its own 503", own(503, NGINX), {}, "the server is at one of its limits"],
+    [
+      "the server's limits, for its own 503",
+      own(503, NGINX),
+      {},
+      "the server is at one of its limits, or shuts down",
+    ],
     [
       "a changed request, for the server's own 400",
       own(400, NGINX),
