@@ -5,7 +5,7 @@ import type { ProgramLine } from "../program-line.ts";
 export const TUN2SOCKS_LINE = {
   name: "tun2socks",
   description:
-    "Takes IP packets from a TUN device, and sends UDP through the tunnel to udp-server and TCP to a SOCKS5 server. Has all " +
+    "Takes IP packets from a TUN device, and sends UDP through the tunnel to udp-server and TCP to a SOCKS5 server. It has all " +
     "options of udp-local.",
   examples: [
     "tun2socks --server 192.0.2.1:3456 --psk-file psk --tcp-via socks5://127.0.0.1:1080 --route 198.51.100.0/24",

@@ -48,7 +48,7 @@ export interface CommonOptions extends TapOptions {
   readonly ipv6Only?: boolean | undefined;
   /**
    * Threads, including the caller's. Each has its own sessions, and the bounds below apply to each. Native I/O only. 1 to
-   * 256. Default 1; for the program udp-server one per core.
+   * 256. Default 1; one per core in the program udp-server.
    */
   readonly workers?: number | undefined;
 }

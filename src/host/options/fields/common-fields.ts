@@ -62,7 +62,7 @@ export const COMMON_FIELDS = {
     expects: "an integer from 1 to 256",
     flag: "workers",
     value: "N",
-    help: "threads, with native I/O (default: udp-server one per core, udp-local 1)",
+    help: "threads, with native I/O (default: one per core in udp-server, 1 in udp-local)",
     isNumber: true,
   },
   tap: {
