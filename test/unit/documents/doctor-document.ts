@@ -33,7 +33,7 @@ const HEAD = `# doctor
 
 \`udp-local doctor\` takes the options and the configuration file of udp-local and checks the way to the server, step by step. It opens
 connections of its own, listens nowhere, and may run beside udp-local. It stops at the first fault, and reports what the fault is, the
-evidence for it, and the fix:
+evidence for it, and the fix. The log of udp-local names it when there has been no session for three seconds after a failure.
 
     udp-local doctor --config udp-local.json
     udp-local doctor --server SERVER:3456 --psk-file psk --test-dns 9.9.9.9:53 --test-echo ECHO:7 --test-stun STUN:3478
