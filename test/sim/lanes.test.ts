@@ -35,7 +35,7 @@ const OVERLOAD: Load = { flow: 1, perSecond: 2_500 };
 /** Goodput of an inner connection, by seed. */
 function goodputs(base: typeof OURS | typeof BEFORE, recovery: Recovery, loss: number): number[] {
   const inner: InnerTcp[] = [{ flow: 1, congestion: "cubic", recovery }];
-  return [104, 105, 106].map((seed) => {
+  return [104, 105, 106, 107, 108, 109].map((seed) => {
     const scenario = { ...base, loss, loads: [], inner, duration: 15_000, warmup: 3_000, seed };
     return run(scenario).inner[0];
   });
@@ -103,7 +103,8 @@ describe("lanes while the link changes, or beside another flow,", () => {
       competitors: [{ congestion: "bbr" }],
       ...times,
     } as const;
-    expect(mean([54, 56].map((seed) => run({ ...scenario, seed }).loads[1].upMbit))).toBeGreaterThan(8);
+    const ours = [54, 55, 56, 57].map((seed) => run({ ...scenario, seed }).loads[1].upMbit);
+    expect(mean(ours)).toBeGreaterThan(6.5);
   });
 });
 
@@ -255,6 +256,20 @@ describe("four sessions over one link", () => {
     const scenario = { ...FOUR, loss, differences, duration: 16_000, warmup: 12_000 };
     const least = [121, 122].map((seed) => worst({ ...scenario, seed }).leastMbit);
     expect(mean(least)).toBeGreaterThan(0.6 * (18 / 4));
+  });
+
+  it("have half to twice an even share in all of 6 s if they start 200 ms apart", () => {
+    const differences = [0, 1, 2, 3].map((number) => ({ from: 200 * number }));
+    const loads = [{ ...OVERLOAD, isOneWay: true }];
+    const scenario = { ...FOUR, losesSent: true, loads, differences, end: growingLanes(LINK.rtt) };
+    for (const seed of [54, 56, 64, 67]) {
+      const { loads } = run({ ...scenario, duration: 22_000, warmup: 4_000, seed });
+      for (const from of [40, 100, 160]) {
+        const shares = loads.map(({ series }) => mean(series.slice(from, from + 60)));
+        expect(Math.min(...shares)).toBeGreaterThan(18.5 / 4 / 2);
+        expect(Math.max(...shares)).toBeLessThan((18.5 / 4) * 2);
+      }
+    }
   });
 
   it("keep the queue short again after a competing CUBIC flow has ended", () => {

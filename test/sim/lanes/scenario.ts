@@ -30,6 +30,8 @@ export interface Load {
   readonly burst?: number;
   readonly from?: number;
   readonly until?: number;
+  /** The server does not echo it, and its delays are those of one direction. */
+  readonly isOneWay?: boolean;
 }
 
 export interface Competitor {
@@ -113,6 +115,7 @@ export interface Result {
 }
 
 class Meter {
+  readonly isOneWay: boolean;
   readonly sentAt: number[] = [];
   readonly times: number[] = [];
   readonly timesBySecond: number[][] = [];
@@ -123,6 +126,21 @@ class Meter {
   overtaken = 0;
   overtakenMost = 0;
   received = 0;
+
+  constructor(isOneWay: boolean) {
+    this.isOneWay = isOneWay;
+  }
+
+  /** Datagram `number` has arrived where its delay counts. */
+  noteTime(now: number, number: number, warmup: number): void {
+    const sentAt = this.sentAt[number];
+    if (sentAt < warmup) return;
+    this.received++;
+    this.times.push(now - sentAt);
+    const second = Math.floor(sentAt / 1000);
+    this.timesBySecond[second] ??= [];
+    this.timesBySecond[second].push(now - sentAt);
+  }
 }
 
 class UdpPacket implements Packet {
@@ -177,7 +195,7 @@ class Every implements Wakeable {
   }
 }
 
-/** Runs one scenario in virtual time: the server echoes each load's datagrams over two symmetric links. */
+/** Runs one scenario in virtual time: the server echoes the loads' datagrams over two symmetric links. */
 export function run(scenario: Scenario): Result {
   const {
     mbit,
@@ -218,7 +236,7 @@ export function run(scenario: Scenario): Result {
     const byFlow: Meter[] = [];
     meters.push(byFlow);
     for (const load of scenario.loads) {
-      const meter = new Meter();
+      const meter = new Meter(load.isOneWay === true);
       byFlow[load.flow] = meter;
       startLoad(loop, { from, ...load }, client, meter, duration, random);
     }
@@ -230,8 +248,10 @@ export function run(scenario: Scenario): Result {
         connection.toServer(now, data, offset);
         return;
       }
-      noteUp(byFlow[flow], now, data, offset, length, warmup);
-      server.send(now, flow, data.slice(offset, offset + length));
+      const meter = byFlow[flow];
+      noteUp(meter, now, data, offset, length, warmup);
+      if (meter.isOneWay) meter.noteTime(now, readNumber(data, offset), warmup);
+      else server.send(now, flow, data.slice(offset, offset + length));
     };
     client.onDatagram = (now, flow, data, offset) => {
       const connection = inners.find((one) => one.flow === flow);
@@ -239,14 +259,7 @@ export function run(scenario: Scenario): Result {
         connection.toClient(now, data, offset);
         return;
       }
-      const meter = byFlow[flow];
-      const number = readNumber(data, offset);
-      if (meter.sentAt[number] < warmup) return;
-      meter.received++;
-      meter.times.push(now - meter.sentAt[number]);
-      const second = Math.floor(meter.sentAt[number] / 1000);
-      meter.timesBySecond[second] ??= [];
-      meter.timesBySecond[second].push(now - meter.sentAt[number]);
+      byFlow[flow].noteTime(now, readNumber(data, offset), warmup);
     };
   }
   const rivals = (scenario.competitors ?? []).map((one) =>

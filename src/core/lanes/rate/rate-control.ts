@@ -12,7 +12,8 @@
  *
  * While bulk is limited, *drains* show the smallest delay again: pauses as long as the queue. A session that joins others takes the queue that
  * it finds for part of the path, and sends too much until it sees the queue empty. All sessions see that at the same time, and each counts
- * the time to its next drain from then on. They therefore drain at the same time, which empties the queue.
+ * the time to its next drain from then on. They therefore drain at the same time, which empties the queue. Sessions that have just joined
+ * do not wait for that: a *slowdown* (probes/slowdown.ts) shows them the path without the queue that they found.
  *
  * While demand is dropped, occasional bursts show whether the delay is a queue at all (probes/headroom-probe.ts).
  */
@@ -25,6 +26,7 @@ import { DelayMode, SHORT_QUEUE_MS, targetFor } from "./modes/delay-mode.ts";
 import { StartMode } from "./modes/start-mode.ts";
 import { HeadroomProbe } from "./probes/headroom-probe.ts";
 import { ShareProbe } from "./probes/share-probe.ts";
+import { Slowdown } from "./probes/slowdown.ts";
 
 export type RateMode = "start" | "delay" | "compete";
 
@@ -48,17 +50,18 @@ const FREE_RTTS = 4;
 /**
  * Drains are pauses that show the smallest delay again. A drain is due `DRAIN_INTERVAL_MS` after the queue was last empty (a delay below
  * `EMPTY_MS`) and after the last drain, but no later than `MAX_DRAIN_INTERVAL_MS` after the last drain. It is as long as the delay, or longer
- * if others have more of the link than `SHARED_DRAIN`.
+ * if others have some of the link.
  */
 const DRAIN_INTERVAL_MS = 2_500;
 const MAX_DRAIN_INTERVAL_MS = 10_000;
 const DRAIN_TICKS = 8;
 const MAX_DRAIN_MS = 30;
 const MAX_SHARED_DRAIN_MS = 80;
-const SHARED_DRAIN = 0.15;
 const SHARED_DRAIN_FACTOR = 2;
 const DRAIN_EXTRA_MS = 4;
 const EMPTY_MS = 1;
+/** Rate in a slowdown, as a share of the capacity. */
+const SLOW_RATE = 0.15;
 /** Pauses while the session competes. */
 const COMPETE_INTERVAL_MS = 1_000;
 const COMPETE_QUEUE_MS = 8;
@@ -68,6 +71,8 @@ const CEILING_MS = 20_000;
 const WINDOW_FACTOR = 1.5;
 const WINDOW_SLACK_MS = 10;
 const WINDOW_SLACK_BYTES = 15_000;
+/** Share of the link from which on others count. */
+const SOME_SHARE = 0.15;
 /** Growth after a burst that found room. */
 const ROOM = 1.15;
 
@@ -83,6 +88,7 @@ export class RateControl {
   readonly #measures = new Measures();
   readonly #slack = new DemandSlack();
   readonly #headroom = new HeadroomProbe();
+  readonly #slowdown = new Slowdown();
   readonly #start = new StartMode();
   readonly #delay = new DelayMode();
   readonly #compete = new CompetitiveMode();
@@ -123,6 +129,11 @@ export class RateControl {
     return WINDOW_FACTOR * this.rate * (minRtt + WINDOW_SLACK_MS + queue) + WINDOW_SLACK_BYTES;
   }
 
+  /** Whether the last pause has shown traffic of others. */
+  get #hasOthers(): boolean {
+    return this.#probe.others > SOME_SHARE;
+  }
+
   /** A lane has come up. */
   laneUp(now: number): void {
     this.#start.laneUp(now);
@@ -138,7 +149,8 @@ export class RateControl {
   tick(interval: Interval): void {
     const { mode } = this;
     this.pause = 0;
-    this.#slack.note(interval, this.standing < targetFor(this.rate));
+    const isLong = this.#measures.delayed > SHORT_QUEUE_MS;
+    this.#slack.note(interval, this.standing < targetFor(this.rate), isLong);
     const slack = mode === "compete" ? 0 : Math.max(this.#slack.value, this.#headroom.own);
     this.#measures.update(interval, this.#path, slack, this.#probe.lastAt);
     const capacity = mode === "compete" ? this.#compete.total : Math.max(this.#ceiling, this.#delay.capacity);
@@ -151,9 +163,12 @@ export class RateControl {
   }
 
   #tickStart(interval: Interval): void {
+    if (this.standing < SHORT_QUEUE_MS) this.#longSince = interval.now;
     const capacity = this.#start.tick(interval, this.#measures, targetFor(this.rate));
-    if (capacity > 0) this.#yield(capacity);
-    else this.rate = this.#start.rate(this.#measures.minRtt);
+    if (capacity > 0) {
+      this.#yield(capacity);
+      this.#slowdown.arm(this.#path.base);
+    } else this.rate = this.#start.rate(this.#measures.minRtt);
   }
 
   #tickDelay(interval: Interval): void {
@@ -165,6 +180,7 @@ export class RateControl {
       this.rate = this.#start.rate(this.#measures.minRtt);
       return;
     }
+    if (this.#slowsDown(interval)) return;
     if (interval.hasSamples) {
       if (this.#isCrowdedOut(now)) {
         this.mode = "compete";
@@ -182,13 +198,36 @@ export class RateControl {
     const isFree = now - this.#queuedAt > Math.max(FREE_MS, FREE_RTTS * this.#measures.minRtt);
     const isShared = this.#probe.crowded > 0 && now - this.#probe.lastAt < SHARED_MS && !isFree;
     delay.tick(interval, this.#measures, isShared);
-    const hasRoom = this.#headroom.tick(interval, this.#measures, delay.capacity, this.#probe.isRunning);
+    // Beside others the delay grows by less than a burst would make it grow alone, so bursts prove nothing.
+    const isBlind = this.#probe.isRunning || (this.#hasOthers && !isFree);
+    const hasRoom = this.#headroom.tick(interval, this.#measures, delay.capacity, isBlind);
     if (hasRoom && !isShared) delay.raise(ROOM);
     this.rate = delay.rate * this.#headroom.raise(now);
   }
 
+  /** Slows down if that is due. @returns whether a slowdown sets the rate */
+  #slowsDown({ now, length, isLimited }: Interval): boolean {
+    const slowdown = this.#slowdown;
+    const wasRunning = slowdown.isRunning;
+    const hasOthers = this.#isJudged && this.#hasOthers;
+    const { minRtt, standing } = this.#measures;
+    slowdown.tick(now, length, this.#path.base, minRtt + standing, isLimited, hasOthers);
+    if (!wasRunning && !slowdown.isRunning) return false;
+    // The queue shows little until the others have seen this session slow down, so nothing is judged and nothing is due.
+    this.#headroom.cancel();
+    this.#probe.skip(now);
+    this.#longSince = now;
+    this.#longTicks = 0;
+    this.#emptyAt = now;
+    this.#drainedAt = now;
+    if (slowdown.isRunning) this.rate = SLOW_RATE * this.#delay.capacity;
+    return slowdown.isRunning;
+  }
+
   #isCrowdedOut(now: number): boolean {
-    const { standing, minRtt } = this.#measures;
+    // Sessions that share a link may trust the slack to different degrees, but are no rivals for that.
+    const { delayed, minRtt } = this.#measures;
+    const standing = delayed - Math.max(this.#slack.most, this.#headroom.own);
     const target = targetFor(this.rate);
     const isLong = standing > target + LONG_QUEUE_MS;
     this.#longTicks = isLong ? this.#longTicks + 1 : 0;
@@ -243,10 +282,9 @@ export class RateControl {
   #drain(now: number): void {
     this.#drainedAt = now;
     const delayed = Math.max(0, this.#measures.delayed);
-    const length =
-      this.#probe.others > SHARED_DRAIN
-        ? Math.min(MAX_SHARED_DRAIN_MS, SHARED_DRAIN_FACTOR * delayed)
-        : Math.min(MAX_DRAIN_MS, delayed);
+    const length = this.#hasOthers
+      ? Math.min(MAX_SHARED_DRAIN_MS, SHARED_DRAIN_FACTOR * delayed)
+      : Math.min(MAX_DRAIN_MS, delayed);
     this.#beginPause(now, length + DRAIN_EXTRA_MS);
   }
 

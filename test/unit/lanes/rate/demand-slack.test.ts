@@ -11,9 +11,10 @@ function spend(
   lateShare = 0,
   isShort = true,
   delivered = 1,
+  isLong = false,
 ): void {
   const interval = { length: 25, dropped, frames: sent, delivered, lateShare } as Interval;
-  for (let now = 0; now < ms; now += 25) slack.note(interval, isShort);
+  for (let now = 0; now < ms; now += 25) slack.note(interval, isShort, isLong);
 }
 
 function slackAfter(ms: number, dropped: number, sent: number): number {
@@ -53,6 +54,15 @@ describe("the delay that is accepted for a path that may be underestimated", () 
     spend(slack, 5_000, 1, 1);
     expect(slack.value).toBeLessThan(5);
     spend(slack, 60_000, 1, 1);
+    expect(slack.value).toBeGreaterThan(14);
+  });
+
+  it("comes back within seconds if a longer queue shows", () => {
+    const slack = new DemandSlack();
+    spend(slack, 10_000, 1, 1);
+    spend(slack, 100, 1, 1, 0.8);
+    expect(slack.value).toBeLessThan(1);
+    spend(slack, 9_000, 1, 1, 0, false, 1, true);
     expect(slack.value).toBeGreaterThan(14);
   });
 

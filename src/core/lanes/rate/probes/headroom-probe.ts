@@ -80,10 +80,10 @@ export class HeadroomProbe {
    * To be called at the end of each interval.
    *
    * @param capacity  approximate rate of the link, in bytes per millisecond
-   * @param isPaused  whether a pause is under way or has not been judged yet, so that no burst may begin
+   * @param isBlind   whether a pause is under way or not judged yet, or others share the link, so that no burst may begin
    * @returns true if a burst has just found room
    */
-  tick(interval: Interval, measures: Measures, capacity: number, isPaused: boolean): boolean {
+  tick(interval: Interval, measures: Measures, capacity: number, isBlind: boolean): boolean {
     const { now, length, dropped, frames } = interval;
     this.#dropped.note(length, dropped, frames);
     this.own *= Math.max(0, 1 - length / FORGET_MS);
@@ -91,7 +91,7 @@ export class HeadroomProbe {
     if (measures.surges && interval.lateShare > OVERFLOW && interval.delivered > 0) this.own *= DISPROVED;
     const hasRoom = this.#isOver(interval) && this.#judge(interval, measures, capacity);
     const isDue = interval.isLimited && this.#dropped.value > LEAST_DROPPED && now >= this.#nextAt;
-    if (isDue && !this.isRunning && !isPaused)
+    if (isDue && !this.isRunning && !isBlind)
       this.#begin(interval, capacity, measures.minRtt + measures.standing);
     return hasRoom;
   }

@@ -102,6 +102,13 @@ export class ShareProbe {
     return true;
   }
 
+  /** Counts this moment as the last pause, but one without a result. */
+  skip(now: number): void {
+    this.isRunning = false;
+    this.lastAt = now;
+    this.reset();
+  }
+
   /** Resets the counts of pauses in a row. */
   reset(): void {
     this.crowded = 0;

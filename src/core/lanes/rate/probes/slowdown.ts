@@ -1,0 +1,62 @@
+/**
+ * Slows a session down for about a round trip when it may have taken the queue of others for part of the path.
+ *
+ * A session that joins others finds their queue, and the smallest delay it has seen includes that queue. It would then hold a queue that
+ * much longer, and the others, who know the path, would take it for a rival. So it sends little until it has seen the path without its own
+ * packets (the slowdowns of LEDBAT++, draft-irtf-iccrg-ledbat-plus-plus §4.4): once after the start, if a pause has shown traffic of others,
+ * and whenever the smallest delay falls within a second or two, because that shows that it included a queue. As long as it falls further, the
+ * session stays slow. Sessions that see a queue drain therefore join in, and all of them learn the delay of the same empty queue.
+ */
+
+/** A fall of the smallest delay by this begins a slowdown; a fall by this continues it. In milliseconds. */
+const LEAST_FALL_MS = 3;
+const FURTHER_FALL_MS = 1;
+/** Time in which a smallest delay is forgotten, so that a slow drift of the clocks is no fall. */
+const FORGET_MS = 2_000;
+/** A slowdown takes a round trip and this, and no longer than this. */
+const EXTRA_MS = 20;
+const MAX_MS = 600;
+
+export class Slowdown {
+  isRunning = false;
+  /** Whether the session has left the start, and has not slowed down since. */
+  #isFirst = false;
+  /** The smallest delay that falls are measured from. */
+  #base = Number.POSITIVE_INFINITY;
+  #beganAt = 0;
+  #endsAt = 0;
+
+  /** The session leaves the start. @param base  smallest delay, plus the constant clock offset */
+  arm(base: number): void {
+    this.isRunning = false;
+    this.#isFirst = true;
+    this.#base = base;
+  }
+
+  /**
+   * To be called at the end of each interval after the start. Sets `isRunning`.
+   *
+   * @param base       smallest delay, plus the constant clock offset
+   * @param rtt        round trip, including the wait in queues
+   * @param isLimited  whether the session has more to send than its rate
+   * @param hasOthers  whether a pause has just shown traffic of others
+   */
+  tick(now: number, length: number, base: number, rtt: number, isLimited: boolean, hasOthers: boolean): void {
+    const fall = this.#base - base;
+    const isDue = fall > LEAST_FALL_MS || (this.#isFirst && hasOthers);
+    if (this.isRunning) {
+      this.isRunning = now - this.#beganAt < MAX_MS && (now < this.#endsAt || fall > FURTHER_FALL_MS);
+      if (fall > FURTHER_FALL_MS) this.#extend(now, base, rtt);
+    } else if (isLimited && isDue) {
+      this.isRunning = true;
+      this.#isFirst = false;
+      this.#beganAt = now;
+      this.#extend(now, base, rtt);
+    } else this.#base = base + Math.max(0, fall) * Math.max(0, 1 - length / FORGET_MS);
+  }
+
+  #extend(now: number, base: number, rtt: number): void {
+    this.#base = base;
+    this.#endsAt = now + rtt + EXTRA_MS;
+  }
+}

@@ -1,0 +1,81 @@
+import { describe, expect, it } from "vitest";
+import { Slowdown } from "../../../../src/core/lanes/rate/probes/slowdown.ts";
+
+const LENGTH = 25;
+const RTT = 50;
+/** Delay of an empty path, with any clock offset. */
+const PATH = -4_321;
+
+/** A session that has left the start with this queue in its smallest delay, and then knows the smallest delays of `falls`. */
+class Session {
+  readonly slowdown = new Slowdown();
+  now = 10_000;
+  #base: number;
+
+  constructor(queue: number) {
+    this.#base = PATH + queue;
+    this.slowdown.arm(this.#base);
+  }
+
+  /** The next interval, by whose end the smallest delay has fallen by `fall`. */
+  next(fall = 0, hasOthers = false, isLimited = true): boolean {
+    this.now += LENGTH;
+    this.#base -= fall;
+    this.slowdown.tick(this.now, LENGTH, this.#base, RTT, isLimited, hasOthers);
+    return this.slowdown.isRunning;
+  }
+
+  /** Intervals until the slowdown is over. */
+  intervalsLeft(): number {
+    for (let count = 1; count < 100; count++) if (!this.next()) return count;
+    return Number.POSITIVE_INFINITY;
+  }
+}
+
+describe("a slowdown", () => {
+  it("begins after the start once a pause has shown others, and takes a round trip", () => {
+    const session = new Session(0);
+    expect(session.next()).toBe(false);
+    expect(session.next(0, true)).toBe(true);
+    expect(session.intervalsLeft()).toBe(3);
+  });
+
+  it("does not begin again because others are still there", () => {
+    const session = new Session(0);
+    session.next(0, true);
+    session.intervalsLeft();
+    expect(session.next(0, true)).toBe(false);
+  });
+
+  it("begins when the smallest delay falls, which shows that it included a queue", () => {
+    expect(new Session(40).next(2)).toBe(false);
+    expect(new Session(40).next(5)).toBe(true);
+  });
+
+  it("goes on while the smallest delay falls further", () => {
+    const session = new Session(40);
+    session.next(5);
+    for (let count = 0; count < 10; count++) expect(session.next(2)).toBe(true);
+    expect(session.intervalsLeft()).toBe(3);
+  });
+
+  it("ends after a while even if the smallest delay still falls", () => {
+    const session = new Session(1_000);
+    session.next(5);
+    let intervals = 0;
+    while (session.next(5)) intervals++;
+    expect(intervals * LENGTH).toBeGreaterThan(500);
+    expect(intervals * LENGTH).toBeLessThan(700);
+  });
+
+  it("does not begin because clocks drift", () => {
+    const session = new Session(0);
+    for (let count = 0; count < 4_000; count++) expect(session.next(0.0125)).toBe(false);
+  });
+
+  it("does not begin while the session sends less than its rate", () => {
+    const session = new Session(40);
+    expect(session.next(0, true, false)).toBe(false);
+    expect(session.next(20, false, false)).toBe(false);
+  });
+});
