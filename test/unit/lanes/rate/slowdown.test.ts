@@ -19,9 +19,18 @@ class Session {
 
   /** The next interval, by whose end the smallest delay has fallen by `fall`. */
   next(fall = 0, hasOthers = false, isLimited = true): boolean {
-    this.now += LENGTH;
     this.#base -= fall;
-    this.slowdown.tick(this.now, LENGTH, this.#base, RTT, isLimited, hasOthers);
+    return this.#tick(this.#base, LENGTH, isLimited, hasOthers);
+  }
+
+  /** An interval of this length by whose end nothing has been receipted for so long that no smallest delay is known. */
+  nextInStall(length: number): boolean {
+    return this.#tick(Number.POSITIVE_INFINITY, length, true, false);
+  }
+
+  #tick(base: number, length: number, isLimited: boolean, hasOthers: boolean): boolean {
+    this.now += length;
+    this.slowdown.tick(this.now, length, base, RTT, isLimited, hasOthers);
     return this.slowdown.isRunning;
   }
 
@@ -72,6 +81,17 @@ describe("a slowdown", () => {
     const session = new Session(0);
     for (let count = 0; count < 4_000; count++) expect(session.next(0.0125)).toBe(false);
   });
+
+  it.each([25, 2_000])(
+    "does not begin because a stall of intervals of %i ms ends, but can begin after it",
+    (length) => {
+      const session = new Session(40);
+      for (let count = 0; count < 3; count++) expect(session.nextInStall(length)).toBe(false);
+      expect(session.next(0, false, false)).toBe(false);
+      expect(session.next()).toBe(false);
+      expect(session.next(5)).toBe(true);
+    },
+  );
 
   it("does not begin while the session sends less than its rate", () => {
     const session = new Session(40);

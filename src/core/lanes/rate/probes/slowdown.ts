@@ -16,13 +16,14 @@ const FORGET_MS = 2_000;
 /** A slowdown takes a round trip and this, and no longer than this. */
 const EXTRA_MS = 20;
 const MAX_MS = 600;
+const NEVER = Number.POSITIVE_INFINITY;
 
 export class Slowdown {
   isRunning = false;
   /** Whether the session has left the start, and has not slowed down since. */
   #isFirst = false;
-  /** The smallest delay that falls are measured from. */
-  #base = Number.POSITIVE_INFINITY;
+  /** The smallest delay that falls are measured from; Infinity while none is known. */
+  #base = NEVER;
   #beganAt = 0;
   #endsAt = 0;
 
@@ -36,13 +37,14 @@ export class Slowdown {
   /**
    * To be called at the end of each interval after the start. Sets `isRunning`.
    *
-   * @param base       smallest delay, plus the constant clock offset
+   * @param base       smallest delay, plus the constant clock offset; Infinity if nothing has been receipted for long
    * @param rtt        round trip, including the wait in queues
    * @param isLimited  whether the session has more to send than its rate
    * @param hasOthers  whether a pause has just shown traffic of others
    */
   tick(now: number, length: number, base: number, rtt: number, isLimited: boolean, hasOthers: boolean): void {
-    const fall = this.#base - base;
+    // The first smallest delay after a long stall is no fall.
+    const fall = this.#base === NEVER ? 0 : this.#base - base;
     const isDue = fall > LEAST_FALL_MS || (this.#isFirst && hasOthers);
     if (this.isRunning) {
       this.isRunning = now - this.#beganAt < MAX_MS && (now < this.#endsAt || fall > FURTHER_FALL_MS);
