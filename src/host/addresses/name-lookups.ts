@@ -49,6 +49,11 @@ export class NameLookups {
     this.#concurrency = Math.max(1, Math.floor((system.lookUpConcurrency ?? DEFAULT_CONCURRENCY) / workers));
   }
 
+  /** Clients that are known because they have asked recently. Apart from as many as there are places, all have unfinished look-ups. */
+  get clientCount(): number {
+    return this.#clients.size;
+  }
+
   /**
    * @param client  who asks: the same text for all look-ups that share a turn
    * @returns IP texts
@@ -85,7 +90,10 @@ export class NameLookups {
   #clientOf(key: string): Client {
     const now = this.#system.now();
     for (const [other, { running, waiting, askedAt }] of this.#clients) {
-      if (running === 0 && waiting.size === 0 && now - askedAt >= RECENT_MS) this.#clients.delete(other);
+      if (running > 0 || waiting.size > 0 || other === key) continue;
+      // More clients than places do not change the share, so those that ask for nothing now need not be known.
+      const isSpare = this.#clients.size > this.#concurrency;
+      if (isSpare || now - askedAt >= RECENT_MS) this.#clients.delete(other);
     }
     let client = this.#clients.get(key);
     if (client === undefined) {

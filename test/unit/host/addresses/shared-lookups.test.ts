@@ -83,6 +83,20 @@ describe("the system's resolver", () => {
     expect(asked).toEqual(["first0", "a0", "b0", "c0", "a1", "b1", "c1"]);
   });
 
+  it("remembers no more idle clients than it has places, however many sessions ask for one name each", async () => {
+    const { asked, answers, names, ask, settle } = world(2);
+    for (let i = 0; i < 500; i++) {
+      ask(`session${i}`, 1);
+      answers.get(asked.at(-1)!)!();
+      await settle();
+    }
+    expect(asked).toHaveLength(500);
+    expect(names.clientCount).toBeLessThanOrEqual(3);
+    ask("slow", 10);
+    ask("a", 1);
+    expect(asked.slice(500)).toEqual(["slow0", "a0"]);
+  });
+
   it("is shared by the threads of a server", () => {
     const { asked, ask } = world(4, 2);
     ask("a", 10);
