@@ -45,7 +45,8 @@ export class ServerSessions {
   ): Session {
     const index = this.#free.pop() ?? this.byIndex.length;
     const session = new Session(index, number, kind, id, key, scheduler, holder);
-    while (this.#nextName <= number) this.#nextName += this.#step;
+    const behind = number + 1 - this.#nextName;
+    if (behind > 0) this.#nextName += this.#step * Math.ceil(behind / this.#step);
     if (holder !== undefined) holder.sessions++;
     this.byIndex[index] = session;
     this.#byId.set(hexKey(id), session);

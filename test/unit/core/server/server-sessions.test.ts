@@ -27,3 +27,10 @@ it("a session from before a restart keeps its name, and no later one gets it", (
   ]);
   expect(namesOf(new ServerSessions(undefined), [undefined, 4, undefined])).toEqual(["s1", "s4", "s5"]);
 });
+
+it("the highest number that a session from before a restart can have costs no more than any other", () => {
+  const given = Array.from({ length: 8 }, () => new ServerSessions({ index: 1, count: 2 }));
+  for (const sessions of given) {
+    expect(namesOf(sessions, [0xffff_fffe, undefined])).toEqual(["s4294967294", "s4294967296"]);
+  }
+});
