@@ -77,6 +77,7 @@ function parseFlags(line: CommandLine, argv: readonly string[]): Map<string, unk
     const value = field.value === undefined ? "" : ` <${field.value}>`;
     const option = new Option(`--${field.flag}${value}`, field.help);
     if (field.isList) option.argParser((text: string, earlier: string[] = []) => [...earlier, text]);
+    else if (field.value !== undefined) option.argParser(refuseSecond(field.flag));
     command.addOption(option);
     return [{ flag: field.flag, key: option.attributeName() }];
   });
@@ -100,6 +101,14 @@ function parseFlags(line: CommandLine, argv: readonly string[]): Map<string, unk
 function readConfig(path: string, fields: OptionFields): ConfigFile {
   const flags = Object.values(fields).flatMap(({ flag }) => flag ?? []);
   return readConfigFile(path, new Set(flags.filter((flag) => flag !== "config")));
+}
+
+/** Returns a parser that keeps the text, but refuses another one, because only one of them could take effect. */
+function refuseSecond(flag: string): (text: string, earlier: string | undefined) => string {
+  return (text, earlier) => {
+    if (earlier !== undefined) throw new UsageError("ERR_OPTION", `--${flag}: is given twice`);
+    return text;
+  };
 }
 
 /** Converts a member of the config file to a value for the library. */

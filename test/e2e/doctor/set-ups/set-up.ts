@@ -93,7 +93,15 @@ export const NATIVE_BUILDS = ["build", "prebuilds"].map((name) =>
   fileURLToPath(new URL(`../../../../native/${name}`, import.meta.url)),
 );
 export const TEMPLATE = "/.well-known/masque/udp/{target_host}/{target_port}/";
-/** The last value of an option counts. A machine that is busy with other tests must not look like a queue on the way. */
+/** Of the doctor's own options, a set-up's last values count, because the programs refuse an option that is given twice. */
+export function lastOfEach(argv: readonly string[]): string[] {
+  return argv.filter((word, i) => {
+    const flag = word.startsWith("--") ? word : (argv[i - 1] ?? "");
+    const at = flag === word ? i : i - 1;
+    return !flag.startsWith("--test-") || argv.lastIndexOf(flag) === at;
+  });
+}
+/** They replace those of QUICK. A machine that is busy with other tests must not look like a queue on the way. */
 export const MEASURED = ["--test-seconds", "1", "--age-budget-ms", "5000"];
 export const QUICK = ["--test-timeout-ms", "1500", "--test-seconds", "0"];
 export const proxy =

@@ -41,6 +41,15 @@ describe("command line and config file", () => {
     });
   });
 
+  it("an option that is no list is refused if it is given twice, whatever its values", () => {
+    const single = Object.values(local.fields).filter(({ flag, value, isList }) => flag && value && !isList);
+    expect(single.length).toBeGreaterThan(20);
+    for (const { flag } of single) {
+      expect(complaint(() => gather(`--${flag}`, "a", `--${flag}=b`))).toBe(`--${flag}: is given twice`);
+      expect(complaint(() => gather(`--${flag}=`, `--${flag}`, "a"))).toBe(`--${flag}: is given twice`);
+    }
+  });
+
   it("flags override the file, and lists replace lists", () => {
     const path = config({ lanes: 2, "queue-bytes": 200_000, via: ["unix:/a", "unix:/b"] });
     const { values } = gather("--config", path, "--lanes", "3", "--via", "unix:/c");
