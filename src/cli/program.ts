@@ -145,6 +145,8 @@ async function run<Options extends object, Running extends Handle>(
   const options = Object.fromEntries(entries.filter((entry) => !isOfHost(entry))) as Options;
   program.check(options, nameField);
   checkAdmin(host, nameField);
+  // First of all, because a signal without a handler ends the program with a failure.
+  const signals = new ClosingSignals();
 
   // Loaded only if it is used.
   const pretty = host.logFormat === "json" ? undefined : (await import("pino-pretty")).default;
@@ -169,7 +171,7 @@ async function run<Options extends object, Running extends Handle>(
     await running.close();
     await admin?.close();
   };
-  closeOnSignal(close, log);
+  if (signals.handleStarted(close, log)) return;
 
   const ready = { ready: program.name, ...program.readyFields(running), admin: admin?.address };
   const readyLine = `${JSON.stringify(ready)}\n`;
@@ -290,24 +292,38 @@ function reportStats(running: Handle, { statsIntervalS, logFormat }: HostOptions
   return () => clearInterval(timer);
 }
 
-/** The first signal drains and exits with 0; the second exits at once. */
-function closeOnSignal(close: () => Promise<void>, log: Logger): void {
-  let isClosing = false;
-  const onSignal = (signal: NodeJS.Signals) => {
-    if (isClosing) process.exit(128 + constants.signals[signal]);
-    isClosing = true;
-    log.info({ signal }, "closing");
-    notifySystemd("STOPPING=1", log);
-    close().then(
-      () => process.exit(0),
-      (error: Error) => {
-        log.error({ error: error.message }, "cannot shut down cleanly");
-        process.exit(EXIT_FAILURE);
-      },
-    );
-  };
-  process.on("SIGTERM", onSignal);
-  process.on("SIGINT", onSignal);
+/** The first signal drains and exits with 0, after the start if that is not complete; the second exits at once. */
+class ClosingSignals {
+  #first: NodeJS.Signals | undefined;
+  #begin: ((signal: NodeJS.Signals) => void) | undefined;
+
+  constructor() {
+    const handle = (signal: NodeJS.Signals) => {
+      if (this.#first !== undefined) process.exit(128 + constants.signals[signal]);
+      this.#first = signal;
+      this.#begin?.(signal);
+    };
+    process.on("SIGTERM", handle);
+    process.on("SIGINT", handle);
+  }
+
+  /** @returns true if a signal has already come, so that `close` has been called */
+  handleStarted(close: () => Promise<void>, log: Logger): boolean {
+    this.#begin = (signal) => {
+      log.info({ signal }, "closing");
+      notifySystemd("STOPPING=1", log);
+      close().then(
+        () => process.exit(0),
+        (error: Error) => {
+          log.error({ error: error.message }, "cannot shut down cleanly");
+          process.exit(EXIT_FAILURE);
+        },
+      );
+    };
+    if (this.#first === undefined) return false;
+    this.#begin(this.#first);
+    return true;
+  }
 }
 
 function packageVersion(): string {

@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterAll, afterEach, describe, expect, it } from "vitest";
 import type { ProgramName } from "../support/hosts.ts";
-import { programCommand } from "../support/hosts.ts";
+import { programCommand, programFile } from "../support/hosts.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "underpass-programs-"));
 const children = new Set<ChildProcess>();
@@ -84,6 +84,7 @@ describe("bad options exit with 2 and one line:", () => {
     ["udp-server", ["--no-such-option"], /no-such-option/],
     ["udp-local", ["secret"], /too many arguments.* got 1; see --help/],
     ["udp-local", ["--lanes", "99"], /99/],
+    ["udp-local", ["--listen", "127.0.0.1:0", "--listen", "[::1]:0"], /--listen/],
     ["udp-local", ["--forward", "127.0.0.1:0"], /forward/],
     ["udp-local", ["--forward", "127.0.0.1:0=host"], /host/],
     ["udp-local", ["--via", "ftp://u:secret@127.0.0.1:1"], /ftp/],
@@ -218,6 +219,27 @@ describe("a program", () => {
     await until(() => output.stderr.includes("udp-server ready"), child, output);
     expect(output.stderr).not.toContain("workers");
   });
+
+  it.each(["SIGTERM", "SIGINT"] as const)(
+    "exits with 0, and is never ready, when %s arrives before it has started",
+    async (signal) => {
+      // Its last handler before the start is that of SIGHUP.
+      const preload = file(
+        `${signal}.cjs`,
+        `process.on("newListener", (name) => name === "SIGHUP" && process.kill(process.pid, "${signal}"));`,
+      );
+      const argv = ["--require", preload, programFile("udp-server"), "--listen", "127.0.0.1:0"];
+      const child = spawn(process.execPath, argv, { stdio: ["ignore", "ignore", "pipe"] });
+      children.add(child);
+      let stderr = "";
+      child.stderr.on("data", (data) => {
+        stderr += data;
+      });
+      const [code] = await once(child, "close");
+      expect({ code, isReady: stderr.includes("ready") }).toEqual({ code: 0, isReady: false });
+      expect(stderr).toContain("closing");
+    },
+  );
 
   it("does not report an unreachable server when it is stopped", async () => {
     const server = start("udp-server", ["--listen", "127.0.0.1:0", "--ready-fd", "3"]);
