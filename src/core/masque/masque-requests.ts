@@ -275,7 +275,11 @@ export class MasqueRequests {
     this.#isClosed = true;
     this.#wanting.clear();
     for (const request of this.#byLane) {
-      if (request === undefined || request.state === "idle") continue;
+      if (request === undefined) continue;
+      // Nothing can send them any more.
+      this.#parts.pool.removeFlow(request.index, "no_lane");
+      this.#parts.deadlines.clear(DEADLINE_FIRST_QUEUE + request.index);
+      if (request.state === "idle") continue;
       this.#parts.outputs.push({ kind: "disconnect", lane: request.index, error: undefined });
       this.disconnect(request);
     }

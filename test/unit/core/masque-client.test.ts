@@ -405,6 +405,38 @@ describe("a client of standard MASQUE", () => {
   });
 });
 
+describe("closing a client of standard MASQUE", () => {
+  it.each([
+    ["for its turn to connect", []],
+    ["for the answer to a request", ["connect"]],
+    ["in a request that is open", ["connect", "open"]],
+  ])("counts the datagrams that wait %s, and leaves no deadline", (_, steps) => {
+    const client = new MasqueClient({
+      crypto: cheapCryptography(1),
+      ageBudgetMs: 100,
+      queueBytes: 131_072,
+      idleTimeoutMs: 60_000,
+      activeIdleTimeoutMs: 300_000,
+      maxAssociations: 8,
+      maxContexts: 8,
+    });
+    const association = client.openAssociation(0, undefined, false);
+    const send = () => client.handleDatagram(0, association, asciiBytes("x"), 0, 1, one, 0, one.length);
+    send();
+    // The failed attempt makes the next one wait.
+    if (steps.length === 0) client.handleDisconnected(0, 0, new Error("refused"));
+    if (steps.includes("open")) {
+      client.handleConnected(0, 0, false);
+      client.pollTransmit(0, 0);
+      // While the batch is being written, datagrams wait in the queue.
+      send();
+    }
+    client.close();
+    expect(client.counters.drops.no_lane).toBe(1);
+    expect(client.nextTimeout()).toBe(Number.POSITIVE_INFINITY);
+  });
+});
+
 describe("the request over HTTP/1.1", () => {
   const request = {
     authority: "proxy.example:4443",
