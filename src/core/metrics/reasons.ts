@@ -13,9 +13,10 @@ type Explanations = Readonly<Record<string, Explanation>>;
 /** Why datagrams were dropped. */
 export const DROPS = {
   age: {
-    meaning: "The datagram waited longer than the age budget, or arrived too late behind a lost TCP segment.",
+    meaning:
+      "The datagram waited longer than the age budget, for a connection or in the send queue, or arrived too late behind a lost TCP segment.",
     remedy:
-      "The path carries less than is sent, or loses segments: use more lanes or a faster path. A larger --age-budget-ms drops fewer datagrams, but delays more of them.",
+      "If there is no session, check the path to the server; the log has the reason. Otherwise the path carries less than is sent, or loses segments: use more lanes or a faster path. A larger --age-budget-ms drops fewer datagrams, but delays more of them.",
   },
   queue_full: {
     meaning: "The send queue was full, and the flow with the most bytes in it lost its oldest datagram.",
