@@ -37,6 +37,7 @@ export function asFailure(error: unknown): CodedFailure {
 
 function lostFor(message: string): string | undefined {
   if (!message.startsWith(ERROR_CODES.ERR_CONNECTION_LOST.text)) return undefined;
-  if (/: (ssl|tls)v\d+ alert /.test(message)) return TLS_ALERT;
+  // OpenSSL before 3.2 says "sslv3" where later versions say "ssl/tls".
+  if (/: (sslv\d+|tlsv\d+|ssl\/tls) alert /.test(message)) return TLS_ALERT;
   return LOST_FOR.find((code) => message.includes(ERROR_CODES[code].text));
 }

@@ -1,8 +1,10 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { ERROR_CODES, HostError } from "../../../src/core/errors.ts";
 import type { Check, Step } from "../../../src/host/doctor/checks/check.ts";
 import { skipped, walk } from "../../../src/host/doctor/checks/check.ts";
+import { asFailure, TLS_ALERT } from "../../../src/host/doctor/failures.ts";
 import { FINDINGS, finding } from "../../../src/host/doctor/findings.ts";
 import { Redaction, redactText } from "../../../src/host/doctor/redaction.ts";
 import { DOCTOR_FIELDS } from "../../../src/host/doctor/settings.ts";
@@ -18,6 +20,20 @@ function redaction(options: UdpLocalOptions, rest: object = {}): Redaction {
   const { carrier: _, ...resolved } = resolveUdpLocalOptions(options);
   return new Redaction(resolved, { ...SETTINGS, ...rest });
 }
+
+describe("a TLS alert is recognised in the texts of", () => {
+  const lost = ERROR_CODES.ERR_CONNECTION_LOST.text;
+  it.each([
+    ["OpenSSL 3.0", "sslv3 alert bad certificate"],
+    ["OpenSSL 3.2", "ssl/tls alert bad certificate"],
+    ["TLS 1.2", "tlsv1 alert unknown ca"],
+    ["TLS 1.3", "tlsv13 alert certificate required"],
+  ])("%s", (_, text) => {
+    expect(asFailure(new HostError("ERR_CONNECTION_LOST", text)).code).toBe(TLS_ALERT);
+    expect(asFailure(new Error(`${lost}: ${text}`)).code).toBe(TLS_ALERT);
+    expect(asFailure(new Error(text)).code).toBe("");
+  });
+});
 
 describe("the table of findings", () => {
   it("matches docs/operate/doctor.md", async () => {
