@@ -45,7 +45,7 @@ export interface UdpLocalEvents {
   readonly "session-up": { readonly isAnother: boolean };
   readonly "session-down": Error | undefined;
   readonly "session-resumed": undefined;
-  /** A new session has replaced one that was in use, and targets see other source ports; `moved`: at another server. */
+  /** A new session has replaced one that was in use, and targets see other source ports; `moved`: because its server has asked for that. */
   readonly "session-renewed": { readonly reason: "ids" | "receipts" | "moved" };
   /** A lane, or an attempt to connect one, has failed; it will be retried. */
   readonly error: Error;

@@ -49,7 +49,7 @@ export type ClientOutput =
   | { readonly kind: "session-resumed" }
   /**
    * A new session has replaced one that was in use, so associations now use other source ports. `ids`: its ids were nearly used up;
-   * `receipts`: it should have had receipts and did not, or the reverse; `moved`: its server is shutting down.
+   * `receipts`: it should have had receipts and did not, or the reverse; `moved`: its server has asked for that.
    */
   | { readonly kind: "session-renewed"; readonly reason: "ids" | "receipts" | "moved" }
   | { readonly kind: "session-down"; readonly error: Error | undefined }
@@ -140,7 +140,7 @@ export interface ClientParts {
   /** Drops the queued datagrams of an association. */
   removeFlow(association: number, reason: DropReason): void;
   failLane(now: number, lane: Lane, error: ProtocolError): void;
-  /** The server is shutting down and asks its clients to move to another one. */
+  /** The server asks for another session elsewhere: it is shutting down, or another of its threads should have the session. */
   moveAway(now: number): void;
   /** Replaces the session if its ids are running out. @param serversId  an id that the server has assigned */
   renewIfDue(now: number, serversId?: number): void;

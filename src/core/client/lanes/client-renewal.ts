@@ -28,7 +28,7 @@ export interface RenewalActions extends LaneActions {
 }
 
 /**
- * Replaces a session whose ids are running out, whose server is shutting down, or which should have receipts and has none, or the
+ * Replaces a session whose ids are running out, whose server asks its client to move, or which should have receipts and has none, or the
  * reverse. The next session connects while the current one stays in use.
  */
 export class ClientRenewal {
@@ -40,7 +40,7 @@ export class ClientRenewal {
   #next: { readonly lanes: readonly Lane[]; readonly pool: SendPool } | undefined;
   /** Whether the session should have receipts and has none, or the reverse. */
   #isUnsuited = false;
-  /** Whether the server is shutting down. */
+  /** Whether the server has asked for another session elsewhere. */
   #isMoving = false;
 
   constructor(parts: ClientParts, lanes: RenewalActions, ways: ClientWays, count: LaneCount) {
@@ -61,7 +61,7 @@ export class ClientRenewal {
     return former?.isEnding === true && former.lanes.includes(lane);
   }
 
-  /** The server is shutting down and asks its clients to move to another one. */
+  /** The server asks for another session elsewhere: it is shutting down, or another of its threads should have the session. */
   moveAway(now: number): void {
     this.#isMoving = true;
     this.renewIfDue(now);
@@ -104,7 +104,7 @@ export class ClientRenewal {
     this.#lanes.connect(now, lanes[0], this.#wayOfRenewal(this.#ways.kept));
   }
 
-  /** The way for the next session, after the attempt by `last`: the way of this session, unless its server is shutting down. */
+  /** The way for the next session, after the attempt by `last`: the way of this session, unless its server asks the client to move. */
   #wayOfRenewal(last: number): number {
     const { kept } = this.#ways;
     const { ways } = this.#parts.options;
