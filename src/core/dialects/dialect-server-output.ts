@@ -7,8 +7,7 @@ export type DialectServerOutput =
   | { readonly kind: "release"; readonly flow: number }
   /** Write the remaining batches of `connection`, then close it. `error` is set if the client caused the end. */
   | { readonly kind: "close"; readonly connection: number; readonly error: ProtocolError | undefined }
-  /** Look up a name and call `DialectServer.handleResolved`. */
-  /** `client` names the connection among all clients, see `LookupTurns`. */
+  /** Look up a name and call `DialectServer.handleResolved`. `client` names the connection among all clients, see `LookupTurns`. */
   | {
       readonly kind: "resolve";
       readonly client: string;

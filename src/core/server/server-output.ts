@@ -55,8 +55,7 @@ export type ServerOutput =
   | { readonly kind: "dscp"; readonly association: number; readonly dscp: number }
   /** Close the association's sockets. It has ended. */
   | { readonly kind: "release"; readonly association: number }
-  /** Look up a name and call `TunnelServer.handleResolved`. */
-  /** `client`: whom the name is for, see `LookupTurns`. */
+  /** Look up a name and call `TunnelServer.handleResolved`. `client`: whom the name is for, see `LookupTurns`. */
   | {
       readonly kind: "resolve";
       readonly client: string;
