@@ -1,5 +1,4 @@
 import { readUint16 } from "../../wire/network-order.ts";
-import { copyBytes } from "../copy-bytes.ts";
 import type { ProtocolError } from "../errors.ts";
 import type { Deliver, StreamCoding } from "../stream-coding.ts";
 import { obfsError } from "./obfs-error.ts";
@@ -8,10 +7,9 @@ import {
   CHANGE_CIPHER_SPEC,
   clientHello,
   HANDSHAKE,
-  MAX_RECORD_BYTES,
   MAX_TICKET_BYTES,
   RECORD_HEAD_BYTES,
-  writeRecordHead,
+  RecordWriter,
 } from "./tls-records.ts";
 
 /** What the next record must be. */
@@ -23,7 +21,7 @@ export class ObfsTlsClient implements StreamCoding {
   readonly #random: (length: number) => Uint8Array;
   readonly #unixSeconds: () => number;
   #hasStarted = false;
-  #buffer = new Uint8Array(0);
+  readonly #records = new RecordWriter();
   #expected: Expected = "server hello";
   readonly #recordHead = new Uint8Array(RECORD_HEAD_BYTES);
   #headBytes = 0;
@@ -54,19 +52,7 @@ export class ObfsTlsClient implements StreamCoding {
       at = Math.min(bytes.length, MAX_TICKET_BYTES);
       hello = clientHello(this.#serverName, bytes.subarray(0, at), this.#random, this.#unixSeconds());
     }
-    const left = bytes.length - at;
-    const length = hello.length + left + Math.ceil(left / MAX_RECORD_BYTES) * RECORD_HEAD_BYTES;
-    if (length > this.#buffer.length) this.#buffer = new Uint8Array(2 ** Math.ceil(Math.log2(length)));
-    this.#buffer.set(hello);
-    let to = hello.length;
-    while (at < bytes.length) {
-      const count = Math.min(bytes.length - at, MAX_RECORD_BYTES);
-      writeRecordHead(this.#buffer, to, APPLICATION_DATA, count);
-      copyBytes(bytes, at, count, this.#buffer, to + RECORD_HEAD_BYTES);
-      to += RECORD_HEAD_BYTES + count;
-      at += count;
-    }
-    return this.#buffer.subarray(0, to);
+    return this.#records.write(hello, APPLICATION_DATA, bytes, at);
   }
 
   decode(bytes: Uint8Array, offset: number, end: number, deliver: Deliver): ProtocolError | undefined {

@@ -8,9 +8,9 @@ import {
   HANDSHAKE,
   MAX_RECORD_BYTES,
   RECORD_HEAD_BYTES,
+  RecordWriter,
   readClientHello,
   serverHello,
-  writeRecordHead,
 } from "./tls-records.ts";
 
 /** simple-obfs `tls` at the server. */
@@ -24,7 +24,7 @@ export class ObfsTlsServer implements StreamCoding {
   #hello = new Uint8Array(0);
   #have = 0;
   #hasAnswered = false;
-  #buffer = new Uint8Array(0);
+  readonly #records = new RecordWriter();
   readonly #recordHead = new Uint8Array(RECORD_HEAD_BYTES);
   #headBytes = 0;
   /** Bytes of the record that have not arrived yet. */
@@ -47,23 +47,10 @@ export class ObfsTlsServer implements StreamCoding {
     if (!this.#hasAnswered) {
       this.#hasAnswered = true;
       hello = serverHello(this.#sessionId ?? this.#random(32), this.#random, this.#unixSeconds());
+      // The first record looks like the server's Finished.
       type = HANDSHAKE;
     }
-    const records = Math.ceil(bytes.length / MAX_RECORD_BYTES);
-    const length = hello.length + bytes.length + records * RECORD_HEAD_BYTES;
-    if (length > this.#buffer.length) this.#buffer = new Uint8Array(2 ** Math.ceil(Math.log2(length)));
-    this.#buffer.set(hello);
-    let to = hello.length;
-    for (let at = 0; at < bytes.length; ) {
-      const count = Math.min(bytes.length - at, MAX_RECORD_BYTES);
-      writeRecordHead(this.#buffer, to, type, count);
-      copyBytes(bytes, at, count, this.#buffer, to + RECORD_HEAD_BYTES);
-      to += RECORD_HEAD_BYTES + count;
-      at += count;
-      // The first record looks like the server's Finished.
-      type = APPLICATION_DATA;
-    }
-    return this.#buffer.subarray(0, to);
+    return this.#records.write(hello, type, bytes, 0);
   }
 
   decode(bytes: Uint8Array, offset: number, end: number, deliver: Deliver): ProtocolError | undefined {

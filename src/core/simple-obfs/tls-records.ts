@@ -1,5 +1,6 @@
 import { asciiBytes } from "../../wire/http/http-head.ts";
 import { readUint16, writeUint16, writeUint32 } from "../../wire/network-order.ts";
+import { copyBytes } from "../copy-bytes.ts";
 
 /** The TLS 1.2 records that simple-obfs imitates (RFC 5246 §6.2.1, §7.4.1). */
 export const CHANGE_CIPHER_SPEC = 20;
@@ -26,11 +27,40 @@ const OTHER_EXTENSIONS = hex(
     "0016000000170000",
 );
 
-export function writeRecordHead(to: Uint8Array, at: number, type: number, length: number): void {
+function writeRecordHead(to: Uint8Array, at: number, type: number, length: number): void {
   to[at] = type;
   to[at + 1] = 3;
   to[at + 2] = 3;
   writeUint16(to, at + 3, length);
+}
+
+/** Makes output of a hello and of records, in memory that it uses again. */
+export class RecordWriter {
+  #buffer = new Uint8Array(0);
+
+  /**
+   * @param hello      goes first; may be empty
+   * @param firstType  of the first record; all others are APPLICATION_DATA
+   * @param from       offset in `bytes` of what goes into records
+   * @returns valid until the next call
+   */
+  write(hello: Uint8Array, firstType: number, bytes: Uint8Array, from: number): Uint8Array {
+    const left = bytes.length - from;
+    const length = hello.length + left + Math.ceil(left / MAX_RECORD_BYTES) * RECORD_HEAD_BYTES;
+    if (length > this.#buffer.length) this.#buffer = new Uint8Array(2 ** Math.ceil(Math.log2(length)));
+    this.#buffer.set(hello);
+    let to = hello.length;
+    let type = firstType;
+    for (let at = from; at < bytes.length; ) {
+      const count = Math.min(bytes.length - at, MAX_RECORD_BYTES);
+      writeRecordHead(this.#buffer, to, type, count);
+      copyBytes(bytes, at, count, this.#buffer, to + RECORD_HEAD_BYTES);
+      to += RECORD_HEAD_BYTES + count;
+      at += count;
+      type = APPLICATION_DATA;
+    }
+    return this.#buffer.subarray(0, to);
+  }
 }
 
 /** A record with a ClientHello. @param ticket  at most MAX_TICKET_BYTES */
