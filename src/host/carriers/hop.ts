@@ -184,6 +184,7 @@ function parseWebSocketHop(text: string): Hop {
   const known = new Map<string, string>();
   const fields: (readonly [string, string])[] = [];
   for (const [name, value] of parseQuery(text, query)) {
+    if (known.has(name)) throw badHop(text, `${name} is given twice`);
     if (name === "header") {
       const field = parseField(text, value);
       if (OWN_WEB_SOCKET_FIELDS.test(field[0].toLowerCase())) {
@@ -262,6 +263,7 @@ function parseTlsOptions(text: string, query: string): TlsOptions {
     if (!["servername", ...TLS_FILE_OPTIONS].includes(name)) {
       throw badHop(text, "expected no options but servername, ca, cert, key, insecure");
     }
+    if (known.has(name)) throw badHop(text, `${name} is given twice`);
     known.set(name, value);
   }
   return makeTlsOptions(text, known, "servername");

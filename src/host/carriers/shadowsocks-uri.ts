@@ -24,6 +24,7 @@ export function parseShadowsocksUri(text: string): ShadowsocksUri | string {
       const at = option.indexOf("=");
       const name = decodeURIComponent(at < 0 ? option : option.slice(0, at));
       const value = decodeURIComponent(at < 0 ? "" : option.slice(at + 1));
+      if (name === "plugin" && plugin !== undefined) return "plugin is given twice";
       if (name === "plugin" && value !== "") plugin = parsePlugin(value);
       else if (name !== "" && name !== "plugin") return "expected no options but plugin";
     }

@@ -71,7 +71,8 @@ export function parseMasqueProxy(text: string): MasqueProxyOption {
         throw badHop(text, "give a user or Authorization, not both");
       }
       fields.push(field);
-    } else if (name === "http" || (scheme === "https" && TLS_OPTIONS.includes(name))) known.set(name, value);
+    } else if (known.has(name)) throw badHop(text, `${name} is given twice`);
+    else if (name === "http" || (scheme === "https" && TLS_OPTIONS.includes(name))) known.set(name, value);
     else {
       const names = ["http", "header", ...(scheme === "https" ? TLS_OPTIONS : [])].join(", ");
       throw badHop(text, `expected no options after # but ${names}`);

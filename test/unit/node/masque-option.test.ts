@@ -47,6 +47,8 @@ describe("--masque", () => {
       "expected no options after # but http, header, sni, ca, cert, key, insecure",
     ],
     [`http://a${PATH}#http=3`, "http must be 1.1 or 2"],
+    [`http://a${PATH}#http=1.1&http=2`, "http is given twice"],
+    [`https://a${PATH}#sni=a.example&sni=b.example`, "sni is given twice"],
     [`http://u:p@a${PATH}#header=Authorization:%20x`, "give a user or Authorization, not both"],
     [`http://a${PATH}#header=Capsule-Protocol:%20x`, "Capsule-Protocol cannot be set by a header option"],
     [`http://a${PATH}#header=X:%20%C3%BC`, "X has characters other than ASCII"],
