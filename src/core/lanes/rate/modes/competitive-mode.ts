@@ -131,7 +131,9 @@ export class CompetitiveMode {
     const { standing } = measures;
     if (this.isTruce) {
       if (this.#isEmpty(now, measures, TRUCE_SLACK * slack)) return false;
-      if (now < this.#truceUntil) return true;
+      // A queue that has just become short will show whether it stays so.
+      const isShort = this.#emptySince !== Number.POSITIVE_INFINITY;
+      if (now < this.#truceUntil || isShort) return true;
       this.#truceUntil = 0;
       if (this.#truces > 1) this.#hasRival = true;
     } else if (now >= this.#truceAt) {
