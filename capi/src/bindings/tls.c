@@ -310,6 +310,7 @@ static JSValue tls_handshake(JSContext *context, JSValueConst self, int count, J
     size_t length = strcspn(text, "\n");
     return JS_ThrowInternalError(context, "%.*s", (int)length, text);
   }
+  if (error == MBEDTLS_ERR_SSL_INVALID_RECORD) return throw_tls(context, "no TLS comes from there: ", error);
   return throw_tls(context, "", error);
 }
 

@@ -66,7 +66,7 @@ export async function wrapInTls(
 function reasonOf({ message }: Error): string {
   if (message.startsWith("Client network socket disconnected")) return CLOSED;
   const reason = opensslReason(message);
-  return reason === "wrong version number" ? `no TLS comes from there (${reason})` : reason;
+  return reason === "wrong version number" ? `no TLS comes from there: ${reason}` : reason;
 }
 
 /** @throws Error that names a file that is missing, is not PEM, or does not match the other */

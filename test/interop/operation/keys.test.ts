@@ -8,6 +8,7 @@ import { createInterface } from "node:readline";
 import { setTimeout as wait } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import type { UdpLocal } from "../../../src/node/handles.ts";
+import { loadNativeModule } from "../../../src/node/load-native-module.ts";
 import { startUdpLocal } from "../../../src/node/udp-local.ts";
 
 const SERVER_PROGRAM = resolve(import.meta.dirname, "../../../dist/cli/udp-server.js");
@@ -27,6 +28,9 @@ interface LogLine {
   readonly error?: string;
   readonly keys?: number;
 }
+
+/** With plain I/O, a server has one thread, whatever it is asked for. */
+const hasThreads = !(loadNativeModule() instanceof Error) && process.env.UNDERPASS_IO !== "plain";
 
 describe.each([1, 3])("a udp-server with a key file and %i threads", (workers) => {
   const folder = mkdtempSync(join(tmpdir(), "underpass-keys-"));
@@ -249,7 +253,8 @@ describe.each([1, 3])("a udp-server with a key file and %i threads", (workers) =
     const moved: string[] = [];
     for (const local of locals) local.on("session-renewed", ({ reason }) => moved.push(reason));
     await reload();
-    await expect.poll(() => moved, { timeout: 5_000 }).toEqual(Array(workers - 1).fill("moved"));
+    const others = hasThreads ? workers - 1 : 0;
+    await expect.poll(() => moved, { timeout: 5_000 }).toEqual(Array(others).fill("moved"));
     const startedAt = performance.now();
     const flows = locals.map(flow);
     await wait(1_000);
