@@ -13,7 +13,7 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vites
 import { WebSocket } from "ws";
 import type { UdpServerOptions } from "../../../src/host/options/udp-server.ts";
 import type { UdpLocal, UdpServer } from "../../../src/node/handles.ts";
-import { loadNativeModule } from "../../../src/node/load-native-module.ts";
+import { hasNativeIo } from "../../../src/node/io/io.ts";
 import type { UdpLocalOptions } from "../../../src/node/options/udp-local.ts";
 import { programCommand } from "../../support/hosts.ts";
 import { startUdpLocal, startUdpServer } from "../../support/start.ts";
@@ -83,7 +83,7 @@ describe("Underpass's own WebSocket at both ends", () => {
     }
   });
 
-  it.skipIf(loadNativeModule() instanceof Error || process.env.UNDERPASS_IO === "plain")(
+  it.skipIf(!hasNativeIo(undefined))(
     "keeps its sessions on the listening thread, while other sessions move",
     async () => {
       const folder = mkdtempSync(join(tmpdir(), "underpass-ws-"));

@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 import { setTimeout as wait } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import type { UdpLocal } from "../../../src/node/handles.ts";
-import { loadNativeModule } from "../../../src/node/load-native-module.ts";
+import { hasNativeIo } from "../../../src/node/io/io.ts";
 import { startUdpLocal } from "../../../src/node/udp-local.ts";
 
 const SERVER_PROGRAM = resolve(import.meta.dirname, "../../../dist/cli/udp-server.js");
@@ -30,7 +30,7 @@ interface LogLine {
 }
 
 /** With plain I/O, a server has one thread, whatever it is asked for. */
-const hasThreads = !(loadNativeModule() instanceof Error) && process.env.UNDERPASS_IO !== "plain";
+const hasThreads = hasNativeIo(undefined);
 
 describe.each([1, 3])("a udp-server with a key file and %i threads", (workers) => {
   const folder = mkdtempSync(join(tmpdir(), "underpass-keys-"));
