@@ -71,8 +71,6 @@ const CEILING_MS = 20_000;
 const WINDOW_FACTOR = 1.5;
 const WINDOW_SLACK_MS = 10;
 const WINDOW_SLACK_BYTES = 15_000;
-/** Share of the link from which on others count. */
-const SOME_SHARE = 0.15;
 /** Growth after a burst that found room. */
 const ROOM = 1.15;
 
@@ -127,11 +125,6 @@ export class RateControl {
     const { standing, minRtt } = this.#measures;
     const queue = this.mode === "compete" ? standing : Math.min(standing, WINDOW_SLACK_MS);
     return WINDOW_FACTOR * this.rate * (minRtt + WINDOW_SLACK_MS + queue) + WINDOW_SLACK_BYTES;
-  }
-
-  /** Whether the last pause has shown traffic of others. */
-  get #hasOthers(): boolean {
-    return this.#probe.others > SOME_SHARE;
   }
 
   /** A lane has come up. */
@@ -199,19 +192,20 @@ export class RateControl {
     const isShared = this.#probe.crowded > 0 && now - this.#probe.lastAt < SHARED_MS && !isFree;
     delay.tick(interval, this.#measures, isShared);
     // Beside others the delay grows by less than a burst would make it grow alone, so bursts prove nothing.
-    const isBlind = this.#probe.isRunning || (this.#hasOthers && !isFree);
+    const isBlind = this.#probe.isRunning || (this.#probe.hasOthers && !isFree);
     const hasRoom = this.#headroom.tick(interval, this.#measures, delay.capacity, isBlind);
     if (hasRoom && !isShared) delay.raise(ROOM);
     this.rate = delay.rate * this.#headroom.raise(now);
   }
 
   /** Slows down if that is due. @returns whether a slowdown sets the rate */
-  #slowsDown({ now, length, isLimited }: Interval): boolean {
+  #slowsDown(interval: Interval): boolean {
+    const { now } = interval;
     const slowdown = this.#slowdown;
     const wasRunning = slowdown.isRunning;
-    const hasOthers = this.#isJudged && this.#hasOthers;
+    const hasOthers = this.#isJudged && this.#probe.hasOthers;
     const { minRtt, standing } = this.#measures;
-    slowdown.tick(now, length, this.#path.base, minRtt + standing, isLimited, hasOthers);
+    slowdown.tick(interval, this.#path.base, minRtt + standing, hasOthers);
     if (!wasRunning && !slowdown.isRunning) return false;
     // The queue shows little until the others have seen this session slow down, so nothing is judged and nothing is due.
     this.#headroom.cancel();
@@ -282,7 +276,7 @@ export class RateControl {
   #drain(now: number): void {
     this.#drainedAt = now;
     const delayed = Math.max(0, this.#measures.delayed);
-    const length = this.#hasOthers
+    const length = this.#probe.hasOthers
       ? Math.min(MAX_SHARED_DRAIN_MS, SHARED_DRAIN_FACTOR * delayed)
       : Math.min(MAX_DRAIN_MS, delayed);
     this.#beginPause(now, length + DRAIN_EXTRA_MS);

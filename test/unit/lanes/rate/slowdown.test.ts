@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import type { Interval } from "../../../../src/core/lanes/rate/measures/measures.ts";
 import { Slowdown } from "../../../../src/core/lanes/rate/probes/slowdown.ts";
 
 const LENGTH = 25;
@@ -6,7 +7,7 @@ const RTT = 50;
 /** Delay of an empty path, with any clock offset. */
 const PATH = -4_321;
 
-/** A session that has left the start with this queue in its smallest delay, and then knows the smallest delays of `falls`. */
+/** A session that has left the start with a queue in its smallest delay. */
 class Session {
   readonly slowdown = new Slowdown();
   now = 10_000;
@@ -30,7 +31,8 @@ class Session {
 
   #tick(base: number, length: number, isLimited: boolean, hasOthers: boolean): boolean {
     this.now += length;
-    this.slowdown.tick(this.now, length, base, RTT, isLimited, hasOthers);
+    const interval = { now: this.now, length, isLimited } as Interval;
+    this.slowdown.tick(interval, base, RTT, hasOthers);
     return this.slowdown.isRunning;
   }
 

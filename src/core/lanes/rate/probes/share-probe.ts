@@ -46,6 +46,11 @@ export class ShareProbe {
   #afterAt = 0;
   #afterBytes = 0;
 
+  /** Whether the last pause with a result has shown other senders. */
+  get hasOthers(): boolean {
+    return this.others > ALONE;
+  }
+
   /** Length of a pause, in milliseconds. @param standing  wait in queues @param rate  in bytes per millisecond */
   pauseFor(standing: number, rate: number): number {
     return Math.max(

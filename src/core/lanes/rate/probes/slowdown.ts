@@ -8,6 +8,7 @@
  * queue. As long as it falls further, the session stays slow. Sessions that see a queue drain therefore join in, and all of them learn the
  * delay of the same empty queue.
  */
+import type { Interval } from "../measures/measures.ts";
 
 /** A fall of the smallest delay by this begins a slowdown; a fall by this continues it. In milliseconds. */
 const LEAST_FALL_MS = 3;
@@ -36,14 +37,13 @@ export class Slowdown {
   }
 
   /**
-   * To be called at the end of each interval after the start. Sets `isRunning`.
+   * To be called at the end of each interval after the start. Begins a slowdown only if the session has more to send than its rate.
    *
    * @param base       smallest delay, plus the constant clock offset; Infinity if nothing has been receipted for long
    * @param rtt        round trip, including the wait in queues
-   * @param isLimited  whether the session has more to send than its rate
    * @param hasOthers  whether a pause has just shown traffic of others
    */
-  tick(now: number, length: number, base: number, rtt: number, isLimited: boolean, hasOthers: boolean): void {
+  tick({ now, length, isLimited }: Interval, base: number, rtt: number, hasOthers: boolean): void {
     // The first smallest delay after a long stall is no fall.
     const fall = this.#base === NEVER ? 0 : this.#base - base;
     const isDue = fall > LEAST_FALL_MS || (this.#isFirst && hasOthers);
