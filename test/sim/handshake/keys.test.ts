@@ -288,9 +288,13 @@ describe("replaced keys", () => {
 describe("a key that gets limits while it has sessions in several workers", () => {
   const handOvers = (net: Network) => net.serverEvents.filter(({ kind }) => kind === "hand-over");
 
-  function inFirstOfTwo(keyName: string, limits: Partial<KeyEntry>): Network {
+  function inFirstOfTwo(
+    keyName: string,
+    limits: Partial<KeyEntry>,
+    client: Partial<TunnelClientOptions> = {},
+  ): Network {
     const keys = [entry(keyName, ALICE, limits)];
-    const net = network({ psk: ALICE, keyName }, keys, { worker: { index: 0, count: 2 } });
+    const net = network({ ...client, psk: ALICE, keyName }, keys, { worker: { index: 0, count: 2 } });
     net.start();
     return net;
   }
@@ -324,6 +328,16 @@ describe("a key that gets limits while it has sessions in several workers", () =
     net.send(association, "192.0.2.1:53", "x");
     net.settle();
     expect(net.arrived).toHaveLength(1);
+  });
+
+  it("moves those of a client with several servers within their server", () => {
+    const name = nameFor(1);
+    const ways = [0, 1].map((server) => ({ authority: `server${server}.test:1`, server }));
+    const net = inFirstOfTwo(name, {}, { ways });
+    limit(net, name);
+    net.settle();
+    expect(net.attempts.map((attempt) => attempt.split(" ")[1])).toEqual(["0", "0"]);
+    expect(handOvers(net)).toMatchObject([{ worker: 1, holder: name }]);
   });
 
   it("moves those that had no lane as soon as they return", () => {

@@ -12,6 +12,8 @@ const RENEW_SHARE = 7 / 8;
 /** Milliseconds for which the former session waits for answers, those to probes among them, and then for its connections to end. */
 const FORMER_MS = 2_000;
 const FORMER_END_MS = 1_000;
+/** Milliseconds for which a client that moves and knows other servers waits for a connection to its own, which may be going away. */
+const OWN_SERVER_MS = 2_000;
 
 /** What {@link ClientRenewal} needs for lanes. */
 export interface RenewalActions extends LaneActions {
@@ -61,7 +63,10 @@ export class ClientRenewal {
     return former?.isEnding === true && former.lanes.includes(lane);
   }
 
-  /** The server asks for another session elsewhere: it is shutting down, or another of its threads should have the session. */
+  /**
+   * The server asks for another session elsewhere: it is shutting down, or another of its threads should have the session. The request does
+   * not tell which, so the client tries the same server first; one that shuts down refuses.
+   */
   moveAway(now: number): void {
     this.#isMoving = true;
     this.renewIfDue(now);
@@ -101,25 +106,31 @@ export class ClientRenewal {
     const firstIndex = this.#parts.lanes[0].index === 0 ? this.#parts.lanes.length : 0;
     const lanes = this.#lanes.make(firstIndex, pool);
     this.#next = { lanes, pool };
-    this.#lanes.connect(now, lanes[0], this.#wayOfRenewal(this.#ways.kept));
+    const { kept } = this.#ways;
+    this.#lanes.connect(now, lanes[0], kept);
+    if (!this.#isMoving || this.#wayAfter(kept) === kept) return;
+    lanes[0].deadline = Math.min(lanes[0].deadline, now + OWN_SERVER_MS);
+    this.#lanes.arm(lanes[0]);
   }
 
-  /** The way for the next session, after the attempt by `last`: the way of this session, unless its server asks the client to move. */
-  #wayOfRenewal(last: number): number {
+  /**
+   * The way for the next session after an attempt by `last`. If its server asks the client to move, that is the next way to another server
+   * or, after all of these, the way of this session again.
+   */
+  #wayAfter(last: number): number {
     const { kept } = this.#ways;
     const { ways } = this.#parts.options;
     if (!this.#isMoving) return kept;
-    for (let step = 1; step <= ways.length; step++) {
-      const way = (last + step) % ways.length;
-      if (ways[way].server !== ways[kept].server) return way;
-    }
-    // There may be other servers behind the same address.
-    return kept;
+    let way = last;
+    do way = (way + 1) % ways.length;
+    while (way !== kept && ways[way].server === ways[kept].server);
+    return way;
   }
 
   /** The way by which a lane tries again. */
   wayOfRetry(lane: Lane): number {
-    return this.hasLane(lane) ? this.#wayOfRenewal(lane.way) : this.#ways.ofRetry(lane);
+    if (!this.hasLane(lane)) return this.#ways.ofRetry(lane);
+    return lane.answersChallenge ? lane.way : this.#wayAfter(lane.way);
   }
 
   /** Gives up the next session, because the session in use is down. */

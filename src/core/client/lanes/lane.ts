@@ -147,6 +147,11 @@ export class Lane {
     this.tunnel = undefined;
   }
 
+  /** Whether the next connection, or the current one, is only to answer a challenge of the server on {@link way}. */
+  get answersChallenge(): boolean {
+    return this.#hasReconnected;
+  }
+
   /** The host has been asked to connect. */
   connect(now: number, way: number): void {
     this.#handle("connect");
