@@ -7,6 +7,8 @@ import type { TunnelStats } from "./stats/tunnel-stats.ts";
 export interface WorkerPlace {
   readonly index: number;
   readonly count: number;
+  /** The highest number in a name of a session that an earlier process or thread may have given. Default 0. */
+  readonly numbersUsed?: number;
 }
 
 /** A tunnel's connection for a worker other than the one that accepted it. */

@@ -6,7 +6,7 @@ import type { KeyOption } from "../host/options/keys.ts";
 import { isShadowsocksListen } from "../host/options/shadowsocks-listen.ts";
 import type { ResolvedUdpServerOptions, UdpServerOptions } from "../host/options/udp-server.ts";
 import type { KeptState } from "../host/restart/kept-state.ts";
-import { distribute } from "../host/restart/kept-state.ts";
+import { distribute, highestNumber } from "../host/restart/kept-state.ts";
 import type { TunnelStats } from "../host/stats/tunnel-stats.ts";
 import type { UdpServerEvents } from "../host/udp-server.ts";
 import { UdpServerHost } from "../host/udp-server.ts";
@@ -52,15 +52,17 @@ export async function startUdpServer(
     return new UdpServerHandle(host, checkKeys, store);
   }
   // Only this thread listens. The others start with the first session that belongs to them.
+  const numbersUsed = highestNumber(kept);
   const group = new WorkerGroup({
     program: "udp-server",
     count: workers,
+    numbersUsed,
     options: resolved,
     native: io.native,
     log,
     onEvent: (name, fields) => server.emit(name, fields),
   });
-  const host = makeHost(resolved, log, io, { index: 0, count: workers }, group);
+  const host = makeHost(resolved, log, io, { index: 0, count: workers, numbersUsed }, group);
   const server = new UdpServerHandle(host, checkKeys, store);
   const parts = store === undefined ? [] : distribute(store.native, kept, workers);
   for (const [worker, states] of parts.entries()) {

@@ -67,6 +67,8 @@ export interface WorkerGroupOptions {
   readonly program: WorkerTask["program"];
   /** Total number of workers; the caller's thread is the first. */
   readonly count: number;
+  /** See {@link WorkerPlace}. Default 0. */
+  readonly numbersUsed?: number;
   /** For the threads; everything in it can be cloned. */
   readonly options: WorkerTask["options"];
   readonly native: NativeModule;
@@ -78,6 +80,8 @@ interface Member {
   thread: Worker | undefined;
   /** Descriptors in transit to the thread, which must be closed here if it ends before it takes them. */
   readonly handedOver: Set<number>;
+  /** See {@link WorkerPlace}. */
+  numbersUsed: number;
   stats: TunnelStats | undefined;
   startedAt: number;
   crashes: number;
@@ -106,6 +110,7 @@ export class WorkerGroup implements OtherWorkers {
     for (let index = 0; index < options.count; index++) {
       this.#members.push({
         ...{ thread: undefined, handedOver: new Set(), stats: undefined },
+        numbersUsed: options.numbersUsed ?? 0,
         ...{ startedAt: 0, crashes: 0 },
       });
     }
@@ -164,6 +169,8 @@ export class WorkerGroup implements OtherWorkers {
     // A thread queues messages that arrive before it is ready.
     if (member.thread === undefined) void this.#startMember(worker, false);
     member.handedOver.add(connection.descriptor);
+    // It may begin a session, whose name the next thread must not give again if this one crashes.
+    member.numbersUsed += this.#options.count;
     member.thread!.postMessage({ kind: "take-over", connection } satisfies GroupMessage);
   }
 
@@ -202,7 +209,7 @@ export class WorkerGroup implements OtherWorkers {
     const member = this.#members[index];
     const { program, count, log } = this.#options;
     const options = { ...this.#options.options, ...(this.#keys === undefined ? {} : { keys: this.#keys }) };
-    const task: WorkerTask = { program, options, index, count };
+    const task: WorkerTask = { program, options, index, count, numbersUsed: member.numbersUsed };
     const { Worker } = process.getBuiltinModule("node:worker_threads");
     const thread = new Worker(new URL("./worker-thread.js", import.meta.url), { workerData: task });
     member.thread = thread;

@@ -18,12 +18,12 @@ import type { GroupMessage, WorkerMessage, WorkerTask } from "./worker-group.ts"
 const STATS_MS = 200;
 
 const port = parentPort!;
-const { program, options, index, count } = workerData as WorkerTask;
+const { program, options, ...place } = workerData as WorkerTask;
 const tell = (message: WorkerMessage): void => port.postMessage(message);
 const logAt =
   (level: "debug" | "info" | "warn" | "error"): LogMethod =>
   (fields, message) =>
-    tell({ kind: "log", level, fields: { ...fields, worker: index }, message });
+    tell({ kind: "log", level, fields: { ...fields, worker: place.index }, message });
 const log: Logger = {
   debug: logAt("debug"),
   info: logAt("info"),
@@ -51,9 +51,9 @@ void run();
 async function run(): Promise<void> {
   try {
     if (program === "udp-local")
-      handle = await startUdpLocalWorker(options as ResolvedUdpLocalOptions, log, { index, count });
+      handle = await startUdpLocalWorker(options as ResolvedUdpLocalOptions, log, place);
     else {
-      const server = startUdpServerWorker(options as ResolvedUdpServerOptions, log, { index, count });
+      const server = startUdpServerWorker(options as ResolvedUdpServerOptions, log, place);
       handle = server;
       takeOver = (connection) => {
         tell({ kind: "taken-over", descriptor: connection.descriptor });

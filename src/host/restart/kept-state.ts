@@ -50,6 +50,11 @@ function nameOf(isIpv6: boolean, port: number): string {
   return `${isIpv6 ? 6 : 4} ${port}`;
 }
 
+/** The highest number in the names of sessions, which other sessions must not get; 0 if there are none. */
+export function highestNumber(states: readonly KeptState[]): number {
+  return states.flatMap(({ sessions }) => sessions).reduce((most, { number }) => Math.max(most, number), 0);
+}
+
 /** Gives each of `count` workers its share: the sessions whose id names it, and their sockets. */
 export function distribute(
   native: HandingOnModule,

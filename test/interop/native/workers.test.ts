@@ -32,6 +32,7 @@ if (!isMainThread) setInterval(() => {
 interface LogLine {
   readonly msg?: string;
   readonly worker?: number;
+  readonly session?: string;
   readonly ready?: string;
   readonly listen?: string[];
   readonly stats?: { readonly sessions: number };
@@ -189,7 +190,7 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
       expect(new Set(upInWorker()).size).toBeGreaterThan(1);
     });
 
-    it("restarts a crashed worker: its sessions register again, and those of the others continue", async () => {
+    it("restarts a crashed worker: its sessions register again under new names, and those of the others continue", async () => {
       const asks: ReturnType<typeof application>[] = [];
       while (new Set(upInWorker()).size < WORKERS && asks.length < 40)
         asks.push(application(await startClient()));
@@ -202,6 +203,9 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
         if (worker === crashed) continue;
         expect(sources.get(`${i} after`)).toBe(sources.get(`${i} before`));
       }
+      const names = lines.filter(({ msg }) => msg === "session-up").map(({ session }) => session);
+      expect(names.length).toBeGreaterThan(asks.length);
+      expect(new Set(names).size).toBe(names.length);
       expect(server.exitCode).toBe(null);
     });
 

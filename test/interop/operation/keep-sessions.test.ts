@@ -9,6 +9,7 @@ import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
+import { encodeKeptSessions } from "../../../src/core/server/restart/kept-sessions.ts";
 import type { UdpLocal } from "../../../src/node/handles.ts";
 import { programCommand } from "../../support/hosts.ts";
 import { startUdpLocal } from "../../support/start.ts";
@@ -269,6 +270,28 @@ describe.skipIf(isPlain)("with native I/O", () => {
         await Promise.all(locals.map((local) => local.close()));
         await service.stop();
         target.socket.close();
+      }
+    });
+
+    it("begins names of sessions after those of earlier ones in all of its workers", async () => {
+      const session = {
+        ...{ id: new Uint8Array(16), key: new Uint8Array(32), proof: new Uint8Array(16), holder: undefined },
+        ...{ number: 41, nextContextId: 1, lingerMs: 1, receipts: undefined, associations: [], contexts: [] },
+      };
+      const state = encodeKeptSessions({ clock: 0, sessions: [session] });
+      const service = new Service(["--keep-sessions", "--workers", "2"], 10, [state]);
+      await service.start();
+      const server = `127.0.0.1:${service.port}`;
+      const options = { listen: "127.0.0.1:0", server, psk: PSK, lanes: 1 };
+      const locals = await Promise.all([1, 2].map(() => startUdpLocal(options)));
+      try {
+        const names = () =>
+          service.log.filter(({ msg }) => msg === "session-up").map((line) => String(line.session));
+        await expect.poll(names, { timeout: 10_000 }).toHaveLength(2);
+        expect(names().sort()).toEqual(["s42", "s43"]);
+      } finally {
+        await Promise.all(locals.map((local) => local.close()));
+        await service.stop();
       }
     });
 

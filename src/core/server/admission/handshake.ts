@@ -41,14 +41,22 @@ const SERVER_ID_OFFSET = 3;
 /** Most characters of a stranger's request that the detail of a refusal shows. */
 const MAX_DETAIL = 200;
 
+/** Place of a thread among those of a server, from 0. */
+export interface ServerPlace {
+  readonly index: number;
+  readonly count: number;
+  /** Its sessions have higher numbers in their names than this one, which sessions of other threads may have from before. Default 0. */
+  readonly numbersUsed?: number;
+}
+
 export interface HandshakeOptions {
   /** The pre-shared key of all clients; undefined for none. */
   readonly psk: Uint8Array | undefined;
   readonly crypto: Cryptography;
   /** Number of this server among several behind one address, 0 to 2^24 - 1. Its session ids contain it. Default: none. */
   readonly serverId?: number | undefined;
-  /** Index of this thread among the server's threads; undefined if it is the only one. */
-  readonly worker: { readonly index: number; readonly count: number } | undefined;
+  /** Place of this thread among the server's threads; undefined if it is the only one. */
+  readonly worker: ServerPlace | undefined;
   /** Path whose WebSockets carry tunnels. Default: none. */
   readonly webSocketPath?: string | undefined;
   /** Whether the host serves HTTP/2 and passes its requests in as nested connections. Only for servers without a key. Default false. */

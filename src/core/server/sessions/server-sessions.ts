@@ -3,6 +3,7 @@ import type { NamedKey } from "../../keys/named-key.ts";
 import type { LaneScheduler } from "../../lanes/scheduler.ts";
 import { SESSION } from "../../session/session-model.ts";
 import type { SessionReport } from "../../status.ts";
+import type { ServerPlace } from "../admission/handshake.ts";
 import { Session } from "./server-session.ts";
 
 /** The sessions of a server by id and by index, and those without lanes in the order in which they lost the last one. */
@@ -17,9 +18,16 @@ export class ServerSessions {
   #nextName: number;
 
   /** @param worker  the place among several workers, whose sessions get different names */
-  constructor(worker: { readonly index: number; readonly count: number } | undefined) {
+  constructor(worker: ServerPlace | undefined) {
     this.#step = worker?.count ?? 1;
     this.#nextName = 1 + (worker?.index ?? 0);
+    this.#skipNumbers(worker?.numbersUsed ?? 0);
+  }
+
+  /** Gives no number up to this one from now on. */
+  #skipNumbers(last: number): void {
+    const behind = last + 1 - this.#nextName;
+    if (behind > 0) this.#nextName += this.#step * Math.ceil(behind / this.#step);
   }
 
   get size(): number {
@@ -45,8 +53,7 @@ export class ServerSessions {
   ): Session {
     const index = this.#free.pop() ?? this.byIndex.length;
     const session = new Session(index, number, kind, id, key, scheduler, holder);
-    const behind = number + 1 - this.#nextName;
-    if (behind > 0) this.#nextName += this.#step * Math.ceil(behind / this.#step);
+    this.#skipNumbers(number);
     if (holder !== undefined) holder.sessions++;
     this.byIndex[index] = session;
     this.#byId.set(hexKey(id), session);
