@@ -2,7 +2,7 @@ import { fileURLToPath } from "node:url";
 import { expect } from "vitest";
 import { itOnOwnHosts } from "./network/own-hosts.ts";
 import { describeOnOwnHosts } from "./network/requirements.ts";
-import { monotonicMs, type Program, type TwoHosts } from "./network/two-hosts.ts";
+import { type Line, monotonicMs, type Program, type TwoHosts } from "./network/two-hosts.ts";
 import type { Service } from "./programs/chain.ts";
 import { echoSince, PROBER } from "./programs/prober.ts";
 import { makeKeyFile, udpLocal, udpServer } from "./programs/underpass.ts";
@@ -13,10 +13,14 @@ const FLOWS = fileURLToPath(new URL("peers/flows.mjs", import.meta.url));
 /** One-way delay of the path. */
 const DELAY_MS = 20;
 const PATIENCE_MS = 20_000;
+const FLOWS_MS = 100_000;
+/** Of a flow. A lane that is not recognized as late takes 25 or more. */
+const MOST_LOST = 10;
 
 interface Counted {
-  readonly sent: number;
-  readonly answered: number;
+  /** Not answered, or long after later ones. */
+  readonly lost: number;
+  /** Answered more than once. */
   readonly twice: number;
 }
 
@@ -65,26 +69,28 @@ describeOnOwnHosts("a session of several lanes", () => {
     return prober;
   }
 
-  /** The first statistics of udp-local for which it holds. */
-  function statsWith({ local }: Tunnel, pattern: RegExp): Promise<unknown> {
-    return local.program.waitForLine(pattern, PATIENCE_MS);
+  /** The first statistics of udp-local since `sinceMs` that match. */
+  function statsWith({ local }: Tunnel, pattern: RegExp, sinceMs = 0): Promise<unknown> {
+    const wanted = ({ text, atMs }: Line) => (atMs >= sinceMs && pattern.test(text) ? text : undefined);
+    return local.program.waitFor(wanted, PATIENCE_MS, `line ${pattern}`);
   }
 
   itOnOwnHosts.for<[string, string, number]>([
-    ["stalls for ten seconds", "stall busiest", 22_000],
-    ["dies", "kill busiest", 10_000],
-    ["is throttled to 100 kbit/s", "throttle busiest 12500", 14_000],
-  ])("loses little when the busiest of 8 lanes %s", async ([, command, durationMs], { hosts }) => {
+    // At most 200 a second: this takes ten seconds or more.
+    ["stalls for ten seconds", "stall busiest", 2_000],
+    ["dies", "kill busiest", 1_000],
+    ["is throttled to 100 kbit/s", "throttle busiest 12500", 1_400],
+  ])("loses little when the busiest of 8 lanes %s", async ([, command, count], { hosts }) => {
     const tunnel = await startTunnel(hosts, "8");
     await statsWith(tunnel, /"lanes":8/);
-    const flows = hosts.client.spawn([process.execPath, FLOWS, `${tunnel.forwardPort}`, `${durationMs}`]);
-    await flows.waitForLine(/^half/, durationMs);
+    const argv = [process.execPath, FLOWS, `${tunnel.forwardPort}`, "500", `${count}`];
+    const flows = hosts.client.spawn(argv);
+    await flows.waitForLine(/^begun/, FLOWS_MS);
     await order(tunnel.relay, command);
-    const { text } = await flows.waitForLine(/^\{/, durationMs + PATIENCE_MS);
+    const { text } = await flows.waitForLine(/^\{/, FLOWS_MS);
     const { call, bulk } = JSON.parse(text) as { call: Counted; bulk: Counted };
-    // A single lane would lose half of everything. The stalled lane held a few hundred datagrams at most.
-    expect(call.answered).toBeGreaterThan(0.95 * call.sent);
-    expect(bulk.answered).toBeGreaterThan(0.85 * bulk.sent);
+    // What the lane holds is copied to others. With a single lane, nothing more would be answered.
+    expect(Math.max(call.lost, bulk.lost), text).toBeLessThanOrEqual(MOST_LOST);
     expect([call.twice, bulk.twice]).toEqual([0, 0]);
   });
 
@@ -96,8 +102,9 @@ describeOnOwnHosts("a session of several lanes", () => {
       await statsWith(tunnel, /"lanes":8/);
       await tunnel[end].kill();
       await tunnel[end].start();
-      await echoSince(prober, monotonicMs(), PATIENCE_MS);
-      await statsWith(tunnel, /"lanes":8/);
+      const returnedAtMs = monotonicMs();
+      await echoSince(prober, returnedAtMs, PATIENCE_MS);
+      await statsWith(tunnel, /"lanes":8/, returnedAtMs);
     },
   );
 

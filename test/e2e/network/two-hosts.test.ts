@@ -1,5 +1,6 @@
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
 import { type Service, ssLocal, ssServer, ssTunnel } from "../programs/chain.ts";
@@ -100,6 +101,14 @@ describeOnTwoHosts("two hosts, by Debian's programs alone", () => {
     await hosts.client.cutTcp(port);
     await connection.exit(2000);
     await expect(hosts.client.cutTcp(port)).rejects.toThrow("no TCP connection");
+  });
+
+  it("a line that arrives while the test's process stands still for longer than the deadline arrives in time", async () => {
+    const written = join(hosts.directory, "written");
+    const program = hosts.client.spawn(["sh", "-c", `echo line; touch ${written}; exec sleep infinity`]);
+    const line = program.waitForLine(/^line$/, 200);
+    execFileSync("sh", ["-c", `until [ -e ${written} ]; do sleep 0.02; done; sleep 0.3`]);
+    await line;
   });
 
   it("nothing is left when the process that created the hosts is killed", async () => {
