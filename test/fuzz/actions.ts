@@ -85,7 +85,7 @@ export const ACTIONS: readonly Action[] = [
     run: (world, a, b, c) => {
       const flow = someFlow(world, a);
       if (flow === undefined) return;
-      world.send(flow.host, flow.association, b % world.ledger.targetCount, lengthOf(c));
+      world.traffic.send(flow.host, flow.association, b % world.ledger.targetCount, lengthOf(c));
     },
   },
   {
@@ -95,7 +95,7 @@ export const ACTIONS: readonly Action[] = [
     run: (world, a, b, c) => {
       const flow = someFlow(world, a);
       if (flow === undefined) return;
-      world.sendRun(flow.host, flow.association, b % world.ledger.targetCount, 1 + (c % 40));
+      world.traffic.sendRun(flow.host, flow.association, b % world.ledger.targetCount, 1 + (c % 40));
     },
   },
   {
@@ -107,7 +107,7 @@ export const ACTIONS: readonly Action[] = [
       if (flow === undefined) return;
       const { addresses, targetCount } = world.ledger;
       const address = targetCount + (b % (addresses.length - targetCount));
-      world.send(flow.host, flow.association, address, lengthOf(c));
+      world.traffic.send(flow.host, flow.association, address, lengthOf(c));
     },
   },
   {
@@ -119,7 +119,7 @@ export const ACTIONS: readonly Action[] = [
       if (replies.length === 0 || !world.serverIsUp) return;
       const [{ association, generation, address }] = replies.splice(a % replies.length, 1);
       if ((generations[association] ?? 0) !== generation || flows[association] < 0) return;
-      world.receive(association, address, lengthOf(c));
+      world.traffic.receive(association, address, lengthOf(c));
     },
   },
   {
@@ -132,7 +132,7 @@ export const ACTIONS: readonly Action[] = [
       if (sockets.length === 0 || !world.serverIsUp) return;
       const { addresses, targetCount } = ledger;
       const address = targetCount + (b % (addresses.length - targetCount));
-      world.receive(sockets[a % sockets.length], address, lengthOf(c));
+      world.traffic.receive(sockets[a % sockets.length], address, lengthOf(c));
     },
   },
   {
@@ -145,7 +145,7 @@ export const ACTIONS: readonly Action[] = [
       if (sockets.length === 0 || !world.serverIsUp) return;
       const sources = Array.from({ length: 1 + (c % 8) }, (_, i) => (b + i * 3) % ledger.addresses.length);
       const known = sources.filter((address) => !ledger.isName(address));
-      world.receiveRuns(sockets[a % sockets.length], known, 1 + ((c >>> 8) % 5));
+      world.traffic.receiveRuns(sockets[a % sockets.length], known, 1 + ((c >>> 8) % 5));
     },
   },
   {

@@ -126,7 +126,7 @@ function probeAddress(world: World, host: ClientHost, association: number, addre
   const sent = insist(
     world,
     isOpen,
-    () => world.send(host, association, address, SHORTEST_PAYLOAD),
+    () => world.traffic.send(host, association, address, SHORTEST_PAYLOAD),
     "a flow is dead, from its application",
     () => `client ${host.index}, association ${association} to ${describe(world, address)}`,
   );
@@ -136,7 +136,7 @@ function probeAddress(world: World, host: ClientHost, association: number, addre
   insist(
     world,
     () => world.sockets.flows[at] >= 0,
-    () => world.receive(at, target, SHORTEST_PAYLOAD),
+    () => world.traffic.receive(at, target, SHORTEST_PAYLOAD),
     "a flow is dead, to its application",
     () => `server's association ${at} from ${describe(world, target)}`,
   );
@@ -155,7 +155,7 @@ function probeSenders(world: World, host: ClientHost, association: number): void
     insist(
       world,
       () => world.sockets.flows[at] >= 0,
-      () => world.receive(at, sender, SHORTEST_PAYLOAD),
+      () => world.traffic.receive(at, sender, SHORTEST_PAYLOAD),
       "a flow is dead, from a sender",
       () => `server's association ${at} from ${describe(world, sender)}`,
       world.settings.isTight,

@@ -22,7 +22,7 @@ function upAndRunning(settings: Partial<Settings> = {}) {
   attend(world);
   const [host] = world.clients;
   const association = world.openAssociation(host, false);
-  world.send(host, association, 0, SHORTEST_PAYLOAD);
+  world.traffic.send(host, association, 0, SHORTEST_PAYLOAD);
   attend(world);
   const [socket] = world.sockets.open;
   return { world, host, association, socket };
@@ -45,7 +45,7 @@ function reconnect(world: World): void {
 /** Advances time while the session has a lane and keeps sending to address 0. */
 function keepBusy(world: World, host: ClientHost, association: number, ms: number): void {
   for (const end = world.now + ms; world.now < end; world.advance(5_000, true)) {
-    world.send(host, association, 0, SHORTEST_PAYLOAD);
+    world.traffic.send(host, association, 0, SHORTEST_PAYLOAD);
     attend(world);
   }
 }
@@ -61,28 +61,28 @@ describe("after a resume every flow gets through with at most one datagram lost,
     {
       what: "the server's CONTEXT_ASSIGN was lost with the lane",
       run: ({ world, socket }) => {
-        world.receive(socket, FIRST_STRANGER, SHORTEST_PAYLOAD);
+        world.traffic.receive(socket, FIRST_STRANGER, SHORTEST_PAYLOAD);
         cut(world);
       },
     },
     {
       what: "the client's CONTEXT_ASSIGN was lost with the lane",
       run: ({ world, host, association }) => {
-        world.send(host, association, 1, SHORTEST_PAYLOAD);
+        world.traffic.send(host, association, 1, SHORTEST_PAYLOAD);
         cut(world);
       },
     },
     {
       what: "the client's ASSOCIATION_OPEN was lost with the lane",
       run: ({ world, host }) => {
-        world.send(host, world.openAssociation(host, false), 1, SHORTEST_PAYLOAD);
+        world.traffic.send(host, world.openAssociation(host, false), 1, SHORTEST_PAYLOAD);
         cut(world);
       },
     },
     {
       what: "the server's COMPRESSION_ACK was lost with the lane",
       run: ({ world, host, association }) => {
-        world.send(host, association, 1, SHORTEST_PAYLOAD);
+        world.traffic.send(host, association, 1, SHORTEST_PAYLOAD);
         for (const link of world.links) world.deliverUp(link, 1 << 20);
         cut(world);
       },
@@ -90,13 +90,13 @@ describe("after a resume every flow gets through with at most one datagram lost,
     {
       what: "the server closed its own context while there was no lane, and the client went on using it",
       run: ({ world, host, association, socket }) => {
-        world.receive(socket, FIRST_STRANGER, SHORTEST_PAYLOAD);
+        world.traffic.receive(socket, FIRST_STRANGER, SHORTEST_PAYLOAD);
         attend(world);
-        world.send(host, association, FIRST_STRANGER, SHORTEST_PAYLOAD);
+        world.traffic.send(host, association, FIRST_STRANGER, SHORTEST_PAYLOAD);
         keepBusy(world, host, association, 270_000);
         cut(world);
         for (let i = 0; i < 40; i++) {
-          world.send(host, association, FIRST_STRANGER, SHORTEST_PAYLOAD);
+          world.traffic.send(host, association, FIRST_STRANGER, SHORTEST_PAYLOAD);
           world.advance(1_000, false);
         }
       },
@@ -104,7 +104,7 @@ describe("after a resume every flow gets through with at most one datagram lost,
     {
       what: "the server's COMPRESSION_CLOSE was lost with the lane",
       run: ({ world, host, association, socket }) => {
-        world.receive(socket, FIRST_STRANGER, SHORTEST_PAYLOAD);
+        world.traffic.receive(socket, FIRST_STRANGER, SHORTEST_PAYLOAD);
         attend(world);
         keepBusy(world, host, association, 290_000);
         for (const link of world.links) link.down.isStalled = true;
@@ -116,13 +116,13 @@ describe("after a resume every flow gets through with at most one datagram lost,
       what: "the client closed its context while there was no lane, and the target went on answering",
       settings: { lingerMs: 600_000 },
       run: ({ world, host, association, socket }) => {
-        world.send(host, association, 1, SHORTEST_PAYLOAD);
+        world.traffic.send(host, association, 1, SHORTEST_PAYLOAD);
         attend(world);
         keepBusy(world, host, association, 10_000);
         cut(world);
         for (let i = 0; i < 62; i++) {
-          world.receive(socket, 1, SHORTEST_PAYLOAD);
-          world.send(host, association, 0, SHORTEST_PAYLOAD);
+          world.traffic.receive(socket, 1, SHORTEST_PAYLOAD);
+          world.traffic.send(host, association, 0, SHORTEST_PAYLOAD);
           world.advance(5_000, false);
         }
       },
@@ -130,7 +130,7 @@ describe("after a resume every flow gets through with at most one datagram lost,
     {
       what: "the client's COMPRESSION_CLOSE was lost with the lane",
       run: ({ world, host, association }) => {
-        world.send(host, association, 1, SHORTEST_PAYLOAD);
+        world.traffic.send(host, association, 1, SHORTEST_PAYLOAD);
         attend(world);
         keepBusy(world, host, association, 290_000);
         for (const link of world.links) link.up.isStalled = true;
@@ -141,7 +141,7 @@ describe("after a resume every flow gets through with at most one datagram lost,
     {
       what: "the server forgot a name before it had answered",
       run: ({ world, host, association }) => {
-        world.send(host, association, ROOMY.addresses, SHORTEST_PAYLOAD);
+        world.traffic.send(host, association, ROOMY.addresses, SHORTEST_PAYLOAD);
         world.exchange();
         const { contexts } = host.core;
         world.links[0].up.append(encodeCompressionClose(contexts.id[contexts.first(association)]));
@@ -174,7 +174,7 @@ describe("after a resume every flow gets through with at most one datagram lost,
       what: "the client ended another association while there was no lane",
       run: ({ world, host }) => {
         const other = world.openAssociation(host, false);
-        world.send(host, other, 1, SHORTEST_PAYLOAD);
+        world.traffic.send(host, other, 1, SHORTEST_PAYLOAD);
         attend(world);
         cut(world);
         world.closeAssociation(host, other);
@@ -184,7 +184,7 @@ describe("after a resume every flow gets through with at most one datagram lost,
       what: "the client's ASSOCIATION_CLOSE was lost with the lane",
       run: ({ world, host }) => {
         const other = world.openAssociation(host, false);
-        world.send(host, other, 1, SHORTEST_PAYLOAD);
+        world.traffic.send(host, other, 1, SHORTEST_PAYLOAD);
         attend(world);
         world.closeAssociation(host, other);
         cut(world);
@@ -194,20 +194,20 @@ describe("after a resume every flow gets through with at most one datagram lost,
       what: "the session was too old, and the server numbers its contexts anew",
       settings: { lingerMs: 1_000, ageBudgetMs: 10_000 },
       run: ({ world, host, association, socket }) => {
-        world.receive(socket, FIRST_STRANGER, SHORTEST_PAYLOAD);
+        world.traffic.receive(socket, FIRST_STRANGER, SHORTEST_PAYLOAD);
         attend(world);
         cut(world);
         world.advance(1_500, false);
         // These are queued under the context id of the old session.
-        world.send(host, association, 0, SHORTEST_PAYLOAD);
-        world.send(host, association, FIRST_STRANGER, SHORTEST_PAYLOAD);
+        world.traffic.send(host, association, 0, SHORTEST_PAYLOAD);
+        world.traffic.send(host, association, FIRST_STRANGER, SHORTEST_PAYLOAD);
         const [link] = world.links;
         world.completeConnect(link);
         while (world.sockets.open.length === 0) {
           world.deliverDown(link, 1 << 20);
           world.deliverUp(link, 1);
         }
-        world.receive(world.sockets.open[0], FIRST_STRANGER + 1, SHORTEST_PAYLOAD);
+        world.traffic.receive(world.sockets.open[0], FIRST_STRANGER + 1, SHORTEST_PAYLOAD);
         world.exchange();
       },
     },
@@ -253,8 +253,8 @@ describe("an association whose datagrams arrive on one lane while its answers wa
       link.down.isStalled = true;
       link.up.append(datagram(world, flow));
       world.deliverUp(link, 1 << 20);
-      world.receive(socket, 0, SHORTEST_PAYLOAD);
-      world.receive(socket, 0, SHORTEST_PAYLOAD);
+      world.traffic.receive(socket, 0, SHORTEST_PAYLOAD);
+      world.traffic.receive(socket, 0, SHORTEST_PAYLOAD);
     }
     return { ...at, links };
   }
@@ -317,7 +317,7 @@ describe("a flood of strangers above every limit of a session", () => {
 
   function flood(world: World, socket: number): void {
     for (let i = 0; i < MANY; i++) {
-      world.receive(socket, FIRST_STRANGER + 9 + i, SHORTEST_PAYLOAD);
+      world.traffic.receive(socket, FIRST_STRANGER + 9 + i, SHORTEST_PAYLOAD);
       if (i % 50 === 0) attend(world);
     }
     attend(world);
@@ -328,7 +328,7 @@ describe("a flood of strangers above every limit of a session", () => {
     flood(world, socket);
     const other = world.openAssociation(host, false);
     const numbers = Array.from({ length: 12 }, (_, address) => {
-      return world.send(host, other, address, SHORTEST_PAYLOAD);
+      return world.traffic.send(host, other, address, SHORTEST_PAYLOAD);
     });
     attend(world);
     expect(numbers.filter((number) => world.ledger.hasArrived(number))).toHaveLength(12);
@@ -338,11 +338,12 @@ describe("a flood of strangers above every limit of a session", () => {
 
   it("does not keep known targets from answering", () => {
     const { world, host, association, socket } = upAndRunning(settings);
-    for (let address = 0; address < 12; address++) world.send(host, association, address, SHORTEST_PAYLOAD);
+    for (let address = 0; address < 12; address++)
+      world.traffic.send(host, association, address, SHORTEST_PAYLOAD);
     attend(world);
     flood(world, socket);
     const numbers = Array.from({ length: 12 }, (_, address) => {
-      return world.receive(socket, address, SHORTEST_PAYLOAD);
+      return world.traffic.receive(socket, address, SHORTEST_PAYLOAD);
     });
     attend(world);
     expect(numbers.filter((number) => world.ledger.hasArrived(number))).toHaveLength(12);
@@ -354,10 +355,10 @@ describe("a flood of strangers above every limit of a session", () => {
     // No other flow sends to this address.
     world.answers[name] = world.ledger.answersFor(name).slice(-1);
     flood(world, socket);
-    const sent = world.send(host, association, name, SHORTEST_PAYLOAD);
+    const sent = world.traffic.send(host, association, name, SHORTEST_PAYLOAD);
     attend(world);
     expect(world.ledger.hasArrived(sent)).toBe(true);
-    const answer = world.receive(socket, world.answers[name][0], SHORTEST_PAYLOAD);
+    const answer = world.traffic.receive(socket, world.answers[name][0], SHORTEST_PAYLOAD);
     attend(world);
     expect(world.ledger.hasArrived(answer)).toBe(true);
   });
@@ -366,11 +367,11 @@ describe("a flood of strangers above every limit of a session", () => {
     const { world, socket } = upAndRunning({ ...settings, clients: 2 });
     const other = world.clients[1 - world.ledger.clientOf[world.sockets.flows[socket]]];
     const association = world.openAssociation(other, false);
-    world.send(other, association, 0, SHORTEST_PAYLOAD);
+    world.traffic.send(other, association, 0, SHORTEST_PAYLOAD);
     attend(world);
     flood(world, socket);
     const at = world.sockets.associationOf[other.flows[association]];
-    const number = world.receive(at, FIRST_STRANGER + 9, SHORTEST_PAYLOAD);
+    const number = world.traffic.receive(at, FIRST_STRANGER + 9, SHORTEST_PAYLOAD);
     attend(world);
     expect(world.ledger.hasArrived(number)).toBe(true);
   });

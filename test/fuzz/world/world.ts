@@ -2,20 +2,18 @@ import type { ClientOutput } from "../../../src/core/client/client-parts.ts";
 import type { Cryptography } from "../../../src/core/handshakes/credentials.ts";
 import type { TunnelServer } from "../../../src/core/server/server.ts";
 import type { ServerOutput } from "../../../src/core/server/server-output.ts";
-import { ReceivedDatagrams, ROW_INTS } from "../../../src/core/session/received-datagrams.ts";
 import type { AddressBytes } from "../../../src/wire/socket-address.ts";
 import { formatAddress, makeAddress } from "../../../src/wire/socket-address.ts";
 import { cheapCryptography } from "../cheap-cryptography.ts";
 import { check } from "../failure.ts";
 import { sourceOf } from "../flow-source.ts";
-import { Ledger, SHORTEST_PAYLOAD } from "../ledger.ts";
+import { Ledger } from "../ledger.ts";
 import type { Settings } from "../settings.ts";
 import { makeClient, makeServer } from "./cores.ts";
 import { ClientHost, Link } from "./link.ts";
 import { ServerSockets } from "./server-sockets.ts";
+import { Traffic } from "./traffic.ts";
 
-/** For datagrams that applications send singly, in turn. */
-const DSCPS = [0, 18, 46];
 /** How long a server's host waits for the rest of a connection. */
 const CLOSE_MS = 1_000;
 const MOST_ROUNDS = 2_000;
@@ -42,6 +40,7 @@ export class World {
   /** Whether connections are established as bytes arrive, or only by single actions. */
   isWelcoming = true;
   readonly sockets = new ServerSockets();
+  readonly traffic: Traffic;
   readonly queries: Query[] = [];
   /** Connections of strangers. */
   readonly foreign: number[] = [];
@@ -58,16 +57,13 @@ export class World {
   readonly #crypto: Cryptography;
   readonly #linkOf: (Link | undefined)[] = [];
   readonly #key: Uint8Array | undefined;
-  readonly rows: ReceivedDatagrams;
-  readonly #rowData = new Uint8Array(65_536);
-  readonly #rowAddresses = new Uint8Array(4_096);
 
   constructor(settings: Settings) {
     this.settings = settings;
     this.ledger = new Ledger(settings);
+    this.traffic = new Traffic(this);
     this.#crypto = cheapCryptography(settings.seed);
     this.#key = settings.hasKey ? this.#crypto.random(16) : undefined;
-    this.rows = new ReceivedDatagrams(this.#rowData, this.#rowAddresses, new Int32Array(ROW_INTS * 64));
     for (let name = 0; name < this.ledger.targetCount; name++) {
       this.answers.push(this.ledger.isName(name) ? this.ledger.answersFor(name).slice(0, 1) : []);
     }
@@ -125,68 +121,7 @@ export class World {
     this.drainClient(host);
   }
 
-  /** An application sends to one of the addresses. @returns the datagram's number */
-  send(host: ClientHost, association: number, address: number, length: number): number {
-    const number = this.ledger.stampUp(host.flows[association], address, length);
-    const to = this.ledger.addresses[address];
-    this.trace?.(
-      `client ${host.index} sends ${number} of association ${association} to ${formatAddress(to)}`,
-    );
-    host.core.handleDscp(this.clientNow, association, DSCPS[number % DSCPS.length]);
-    host.core.handleDatagram(this.clientNow, association, this.ledger.payload, 0, length, to, 0, to.length);
-    this.drainClient(host);
-    return number;
-  }
-
-  /** The same for several in one call. */
-  sendRun(host: ClientHost, association: number, address: number, count: number): void {
-    const to = this.ledger.addresses[address];
-    for (let row = 0; row < count; row++) {
-      this.ledger.stampUp(host.flows[association], address, SHORTEST_PAYLOAD + row);
-      this.#setRow(row, SHORTEST_PAYLOAD + row, 0, to.length);
-    }
-    this.trace?.(`client ${host.index} sends ${count} of association ${association} to ${formatAddress(to)}`);
-    host.core.handleDatagrams(this.clientNow, association, this.rows, 0, count, to);
-    this.drainClient(host);
-  }
-
-  #setRow(row: number, length: number, addressOffset: number, addressLength: number): void {
-    const offset = row * 256;
-    this.#rowData.set(this.ledger.payload.subarray(0, length), offset);
-    this.rows.rows.set([0, offset, length, addressOffset, addressLength, 0], row * ROW_INTS);
-  }
-
   // The server's sockets
-
-  /** A datagram from one of the addresses arrives at a socket of the server. @returns its number */
-  receive(association: number, address: number, length: number): number {
-    const flow = this.sockets.flows[association];
-    const number = this.ledger.stampDown(flow, address, length);
-    const from = this.ledger.addresses[address];
-    this.trace?.(`server's association ${association} gets ${number} from ${formatAddress(from)}`);
-    this.server.handleDatagram(this.now, association, this.ledger.payload, 0, length, from);
-    this.drainServer();
-    return number;
-  }
-
-  /** The same for several in one call, in runs of one source. */
-  receiveRuns(association: number, addresses: readonly number[], runLength: number): void {
-    const flow = this.sockets.flows[association];
-    let row = 0;
-    let addressOffset = 0;
-    for (const address of addresses) {
-      const from = this.ledger.addresses[address];
-      this.#rowAddresses.set(from, addressOffset);
-      for (let i = 0; i < runLength; i++, row++) {
-        this.ledger.stampDown(flow, address, SHORTEST_PAYLOAD + row);
-        this.#setRow(row, SHORTEST_PAYLOAD + row, addressOffset, from.length);
-      }
-      addressOffset += from.length;
-    }
-    this.trace?.(`server's association ${association} gets ${row} from ${addresses.length} sources`);
-    this.server.handleDatagrams(this.now, association, this.rows, 0, row);
-    this.drainServer();
-  }
 
   /** The socket of one of the server's associations has failed. */
   failSocket(association: number): void {
