@@ -28,14 +28,13 @@ import {
   ASSOCIATION_OPEN,
   CONTEXT_ACKED,
   CONTEXT_REFUSED,
-  CONTEXT_UNACKED,
   MAX_ID,
 } from "../session/session-model.ts";
 import type { CapsuleReceiver, Tunnel } from "../session/tunnel.ts";
 import { UnknownContexts } from "../session/unknown-contexts.ts";
 import type { ClientFlows } from "./client-flows.ts";
 import type { ClientParts, FormerSession } from "./client-parts.ts";
-import { isServersId, OWN, PEER, REFUSED } from "./client-parts.ts";
+import { isServersId, OWN, PEER } from "./client-parts.ts";
 import type { Lane } from "./lanes/lane.ts";
 
 /** What a server means by SHUTDOWN, for the reasons that servers give. */
@@ -256,10 +255,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
       this.#flows.updateTraits(association);
       return;
     }
-    contexts.handle(slot, "close");
-    contexts.idle.touch(now, slot, REFUSED);
-    this.#flows.armContexts();
-    if (before === CONTEXT_UNACKED) this.#flows.reportUnreachable(now, slot, "prohibited", 0);
+    this.#flows.refuseContext(now, slot);
   }
 
   #handleContextAssign(

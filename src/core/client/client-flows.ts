@@ -291,7 +291,7 @@ export class ClientFlows {
     let victim = idle.oldest(REFUSED);
     if (victim === NONE && idle.size(PEER) > maxContexts / 4) victim = idle.oldest(PEER);
     if (victim === NONE) victim = idle.oldest(OWN);
-    this.closeContext(victim === NONE ? idle.oldest(PEER) : victim);
+    this.closeContext(victim === NONE ? idle.oldest(PEER) : victim, "context_limit");
   }
 
   /** Makes room for a context that the server creates. The server's contexts may be a quarter of all, or up to a half if there is room. */
@@ -302,26 +302,49 @@ export class ClientFlows {
     if (size < maxContexts && peers < maxContexts / 2) return;
     let victim = size < maxContexts ? NONE : idle.oldest(REFUSED);
     if (victim === NONE && peers < maxContexts / 4) victim = idle.oldest(OWN);
-    this.closeContext(victim === NONE ? idle.oldest(PEER) : victim);
+    this.closeContext(victim === NONE ? idle.oldest(PEER) : victim, "context_limit");
   }
 
-  /** Releases a context, and closes it at the server if the server knows it. */
-  closeContext(slot: number): void {
+  /** Releases a context, and closes it at the server if the server knows it. @param reason  see {@link releaseContext} */
+  closeContext(slot: number, reason?: DropReason): void {
     const lane = this.#parts.controlLaneOf(this.#parts.contexts.association[slot]);
     if (this.#parts.contexts.state[slot] !== CONTEXT_REFUSED && lane.isUp) {
       lane.tunnel!.writeControl(encodeCompressionClose(this.#parts.contexts.id[slot]));
     }
     const association = this.#parts.contexts.association[slot];
-    this.releaseContext(slot);
+    this.releaseContext(slot, reason);
     this.updateTraits(association);
   }
 
-  releaseContext(slot: number): void {
+  /** The server has refused a context. */
+  refuseContext(now: number, slot: number): void {
+    const { contexts } = this.#parts;
+    const isNew = contexts.state[slot] === CONTEXT_UNACKED;
+    contexts.handle(slot, "close");
+    contexts.idle.touch(now, slot, REFUSED);
+    this.armContexts();
+    if (!isNew) return;
+    this.#noteEnded(slot, "refused_target");
+    this.reportUnreachable(now, slot, "prohibited", 0);
+  }
+
+  #noteEnded(slot: number, reason: DropReason): void {
+    const { contexts, ended, scheduler, pool } = this.#parts;
+    ended.note(
+      scheduler ?? pool,
+      contexts.association[slot],
+      contexts.id[slot],
+      contexts.address[slot],
+      reason,
+    );
+  }
+
+  /** @param reason  for which the datagrams that wait for the context are dropped */
+  releaseContext(slot: number, reason: DropReason = "unknown_context"): void {
     const { lastContext } = this.#parts.associations;
     const association = this.#parts.contexts.association[slot];
     if (lastContext[association] === slot) lastContext[association] = NONE;
-    // Datagrams that wait for its registration would hold up those behind them.
-    this.#allowAnyLane(slot);
+    this.#noteEnded(slot, reason);
     this.#parts.contextById.delete(this.#parts.contexts.id[slot]);
     this.#parts.latency.handleReleased(slot, association);
     this.#parts.contexts.release(slot);

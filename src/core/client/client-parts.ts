@@ -10,6 +10,7 @@ import type { LaneScheduler } from "../lanes/scheduler.ts";
 import type { ContextTable } from "../session/context-table.ts";
 import type { DatagramBatch } from "../session/datagram-batch.ts";
 import type { LatencyRule } from "../session/latency-rules.ts";
+import type { EndedContexts } from "../session/queue/ended-contexts.ts";
 import type { SendPool } from "../session/queue/send-pool.ts";
 import type { QueueOwner } from "../tap.ts";
 import type { ClientAssociations } from "./client-associations.ts";
@@ -123,6 +124,8 @@ export interface ClientParts {
   readonly queueOwner: QueueOwner;
   /** In a session with receipts: where its datagrams wait, instead of in the lanes' queues. */
   scheduler: LaneScheduler | undefined;
+  /** Contexts that have ended, whose datagrams may still wait. */
+  readonly ended: EndedContexts;
   contextById: Map<number, number>;
   associationById: Map<number, number>;
   nextAssociationId: number;
@@ -139,6 +142,8 @@ export interface ClientParts {
   endUnwantedLanes(now: number): void;
   /** Drops the queued datagrams of an association. */
   removeFlow(association: number, reason: DropReason): void;
+  /** Drops the queued datagrams of contexts that have ended. */
+  dropEnded(): void;
   failLane(now: number, lane: Lane, error: ProtocolError): void;
   /** The server asks for another session elsewhere: it is shutting down, or another of its threads should have the session. */
   moveAway(now: number): void;

@@ -12,6 +12,7 @@ import type { PathWatch } from "../lanes/transfers/path-watch.ts";
 import { ContextTable } from "../session/context-table.ts";
 import { DatagramBatch } from "../session/datagram-batch.ts";
 import { Measurement } from "../session/probe-train.ts";
+import { EndedContexts } from "../session/queue/ended-contexts.ts";
 import { SendPool } from "../session/queue/send-pool.ts";
 import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
 import {
@@ -111,6 +112,7 @@ export class TunnelClient {
         remoteOf: (flow, id) => this.#remoteOf(flow, id),
       },
       scheduler: undefined,
+      ended: new EndedContexts(),
       contextById: new Map(),
       associationById: new Map(),
       nextAssociationId: 1,
@@ -122,6 +124,7 @@ export class TunnelClient {
       connectHeld: (now) => this.#lanes.connectHeld(now),
       endUnwantedLanes: (now) => this.#lanes.endUnwanted(now),
       removeFlow: (association, reason) => this.#lanes.removeFlow(association, reason),
+      dropEnded: () => this.#parts.ended.drop(this.#parts.scheduler ?? this.#parts.pool),
       failLane: (now, lane, error) => this.#lanes.fail(now, lane, error),
       moveAway: (now) => this.#lanes.renewal.moveAway(now),
       renewIfDue: (now, serversId) => this.#lanes.renewal.renewIfDue(now, serversId),
@@ -532,11 +535,11 @@ export class TunnelClient {
   }
 
   #remoteOf(flow: number, id: number): AddressBytes | undefined {
-    const { contextById, former } = this.#parts;
+    const { contextById, former, ended } = this.#parts;
     const slot = contextById.get(id) ?? former?.contextById.get(id) ?? NONE;
     return slot !== NONE && this.contexts.association[slot] === flow
       ? this.contexts.address[slot]
-      : undefined;
+      : ended.remoteOf(flow, id);
   }
 
   /** Ends the session in an orderly way: drain the lanes, then close their connections. */

@@ -21,6 +21,7 @@
  */
 import { MAX_RECEIPT_BYTES, ReceiptReader, ReceiptWriter } from "../../wire/receipt.ts";
 import type { Counters, DropReason } from "../counters.ts";
+import type { ReasonToDrop, WaitingFlows } from "../session/queue/ended-contexts.ts";
 import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
 import type { DatagramStore } from "./datagram-store.ts";
 import { NONE } from "./datagram-store.ts";
@@ -92,7 +93,7 @@ export interface LaneSchedulerStats {
   readonly farthestOvertaken: number;
 }
 
-export class LaneScheduler {
+export class LaneScheduler implements WaitingFlows {
   /** For transfers beside the session. */
   readonly watch: PathWatch;
   readonly #store: DatagramStore;
@@ -365,6 +366,14 @@ export class LaneScheduler {
   removeFlow(flow: number, reason: DropReason): void {
     this.#queue.removeFlow(flow, reason);
     this.#receiver.clear(flow);
+  }
+
+  holds(flow: number): boolean {
+    return this.#queue.holds(flow);
+  }
+
+  dropContexts(flow: number, reasonOf: ReasonToDrop): void {
+    this.#queue.dropContexts(flow, reasonOf);
   }
 
   /** Drops datagrams over the age budget. Only needed while no lane is up: otherwise {@link dispatch} does it. */

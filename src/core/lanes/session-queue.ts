@@ -15,6 +15,7 @@
  * datagrams.
  */
 import type { Counters, DropReason } from "../counters.ts";
+import type { ReasonToDrop, WaitingFlows } from "../session/queue/ended-contexts.ts";
 import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
 import type { TapReason } from "../tap.ts";
 import { recordQueued } from "../tap.ts";
@@ -48,7 +49,7 @@ const FATTEST_DROPS = 16;
 const RING_SPARSE = 0;
 const RING_BULK = 1;
 
-export class SessionQueue {
+export class SessionQueue implements WaitingFlows {
   /** Bytes that wait; each datagram counts as its payload and 64 bytes for bookkeeping. */
   bytes = 0;
   /** Longest wait of a datagram, in milliseconds. */
@@ -280,6 +281,36 @@ export class SessionQueue {
     if (flow >= this.#flows.head.length) return;
     this.#dropFlow(flow, reason);
     this.#flows.forget(flow);
+  }
+
+  holds(flow: number): boolean {
+    return flow < this.#flows.head.length && this.#flows.head[flow] !== NONE;
+  }
+
+  dropContexts(flow: number, reasonOf: ReasonToDrop): void {
+    if (!this.holds(flow)) return;
+    const store = this.#store;
+    const { head, tail, bytes } = this.#flows;
+    let before = NONE;
+    for (let entry = head[flow]; entry !== NONE; ) {
+      const next = store.next[entry];
+      const reason = reasonOf(store.context[entry]);
+      if (reason === undefined) before = entry;
+      else {
+        this.#counters.drops[reason]++;
+        if (this.#counters.tap !== undefined) store.record(this.#counters.tap, reason, entry);
+        if (before === NONE) this.#dropHead(flow);
+        else {
+          const cost = entryCost(store.length[entry]);
+          store.next[before] = next;
+          if (next === NONE) tail[flow] = before;
+          bytes[flow] -= cost;
+          this.bytes -= cost;
+          store.release(entry);
+        }
+      }
+      entry = next;
+    }
   }
 
   #dropFlow(flow: number, reason: DropReason): void {

@@ -129,7 +129,7 @@ export class MasqueRequests {
 
   /** Drops the datagrams that wait for context `id`, which is about to end. */
   dropContext(request: MasqueRequest, id: number, reason: DropReason): void {
-    queueOf(request).dropContexts((context) => context === id, reason);
+    this.#parts.pool.dropContexts(request.index, (context) => (context === id ? reason : undefined));
   }
 
   writeControl(request: MasqueRequest, capsule: Uint8Array): void {

@@ -47,7 +47,7 @@ export const DROPS = {
       "Check DNS on the server, and the name that the application asks for. Half of UV_THREADPOOL_SIZE (4) names are looked up at a time.",
   },
   context_limit: {
-    meaning: "The limit of contexts was reached, and none could be evicted.",
+    meaning: "The limit of contexts was reached: none could be evicted, or the datagram's own was evicted.",
     remedy: "Raise --max-contexts if you expect this many targets.",
   },
   association_limit: {

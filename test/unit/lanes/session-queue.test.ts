@@ -45,6 +45,21 @@ describe("SessionQueue", () => {
     expect(counters.drops.age).toBe(400);
   });
 
+  it("drops the datagrams of contexts that have ended, wherever they are in their flow, and counts them", () => {
+    const { queue, counters, store, push } = makeQueue();
+    for (const context of [1, 2, 1, 4, 1]) push(0, BULK, 1, context);
+    for (const context of [1, 1]) push(0, CALL, 1, context);
+    const reasonOf = (context: number) => (context === 1 ? "context_limit" : undefined);
+    for (const flow of [BULK, CALL, 1_000]) queue.dropContexts(flow, reasonOf);
+    expect(counters.drops.context_limit).toBe(5);
+    expect([BULK, CALL, 1_000].map((flow) => queue.holds(flow))).toEqual([true, false, false]);
+    push(0, BULK, 1, 6);
+    const left: number[] = [];
+    queue.drainTo((_, flow, context) => left.push(flow, context));
+    expect(left).toEqual([BULK, 2, BULK, 4, BULK, 6]);
+    expect([queue.bytes, store.bytes, queue.isEmpty]).toEqual([0, 0, true]);
+  });
+
   it("does not treat a queue as standing while less comes than the session may send", () => {
     const { queue, counters, push } = makeQueue();
     // 2,400 bytes/ms in the first 200 milliseconds.

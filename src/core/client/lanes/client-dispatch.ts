@@ -85,8 +85,9 @@ export class ClientDispatch {
     this.#isStirred = this.#parts.scheduler !== undefined || this.#parts.former?.scheduler !== undefined;
   }
 
-  /** Assigns datagrams to lanes, if anything has happened since the last call. */
+  /** Assigns datagrams to lanes, if anything has happened since the last call. To be called before a lane writes. */
   dispatch(now: number): void {
+    this.#parts.dropEnded();
     if (!this.#isStirred) return;
     this.#isStirred = false;
     const { scheduler, former } = this.#parts;

@@ -212,7 +212,10 @@ export class ClientLanes implements RenewalActions {
     this.#count.begin(now, answer.receipts);
     this.#parts.associations.isConfirmed.fill(0);
     // In the new session, these ids may stand for other addresses.
-    for (const { queue } of this.#parts.lanes) queue.dropContexts(isServersId);
+    this.#parts.dropEnded();
+    for (const { queue } of this.#parts.lanes) {
+      queue.dropContexts((id) => (isServersId(id) ? "unknown_context" : undefined));
+    }
     for (const [id, slot] of [...this.#parts.contextById]) {
       if (isServersId(id) || this.#parts.contexts.state[slot] === CONTEXT_REFUSED)
         this.#flows.releaseContext(slot);

@@ -151,6 +151,7 @@ export class ClientRenewal {
       this.#endUnused(now, lane, lanes, pool);
       return;
     }
+    this.#parts.dropEnded();
     this.#parts.former = {
       lanes: this.#parts.lanes,
       pool: this.#parts.pool,

@@ -5,6 +5,7 @@ import { BLOCK_BYTES, BLOCKS_USED, ENTRIES_USED, FREE_BLOCK, FREE_ENTRY } from "
 import { TYPESCRIPT_DATAPATH } from "../../datapath/typescript-datapath.ts";
 import { grown } from "../../grown.ts";
 import type { QueueOwner } from "../../tap.ts";
+import type { ReasonToDrop, WaitingFlows } from "./ended-contexts.ts";
 
 const NONE = -1;
 
@@ -14,6 +15,8 @@ export interface FlowHolder {
   dropFlow(flow: number, reason: DropReason): void;
   /** Lets a flow that waits here move to another queue, with its datagrams. */
   giveFlow(flow: number): void;
+  /** Drops the datagrams of a flow that waits here whose contexts have ended. */
+  dropContextsOf(flow: number, reasonOf: ReasonToDrop): void;
 }
 
 /**
@@ -21,7 +24,7 @@ export interface FlowHolder {
  * flow (an association, by its slot). Only the pool records where a flow waits, so no two queues can hold it. It doubles its
  * memory up to what the queues' byte limits require, and then reuses it.
  */
-export class SendPool {
+export class SendPool implements WaitingFlows {
   /** The queue that each flow waits in; undefined while it has nothing queued. */
   readonly queueOf: (FlowHolder | undefined)[] = [];
   /** Whose datagrams these are, for a tap. */
@@ -74,6 +77,14 @@ export class SendPool {
   /** Drops all datagrams of a flow that ends, whichever queue they wait in. */
   removeFlow(flow: number, reason: DropReason): void {
     this.queueOf[flow]?.dropFlow(flow, reason);
+  }
+
+  holds(flow: number): boolean {
+    return this.queueOf[flow] !== undefined;
+  }
+
+  dropContexts(flow: number, reasonOf: ReasonToDrop): void {
+    this.queueOf[flow]?.dropContextsOf(flow, reasonOf);
   }
 
   reserveFlow(flow: number): void {

@@ -4,6 +4,7 @@ import { ENTRY_COST } from "../../datapath/datapath.ts";
 import type { DatagramTap, TapReason } from "../../tap.ts";
 import { recordQueued } from "../../tap.ts";
 import type { ReceivedDatagrams } from "../received-datagrams.ts";
+import type { ReasonToDrop } from "./ended-contexts.ts";
 import type { QueueFraming } from "./queue-framing.ts";
 import { CAPSULES } from "./queue-framing.ts";
 import type { FlowHolder, SendPool } from "./send-pool.ts";
@@ -293,22 +294,23 @@ export class SendQueue implements FlowHolder {
   }
 
   /** Drops the datagrams of contexts that have ended. Visits the whole queue. */
-  dropContexts(hasEnded: (context: number) => boolean, reason: DropReason = "unknown_context"): void {
+  dropContexts(reasonOf: ReasonToDrop): void {
     const pool = this.#pool;
     let left = this.#count();
     for (let flow = this.#turn; left > 0; left--) {
       const next = pool.flowNext[flow];
-      this.#dropContextsOf(flow, hasEnded, reason);
+      this.dropContextsOf(flow, reasonOf);
       flow = next;
     }
   }
 
-  #dropContextsOf(flow: number, hasEnded: (context: number) => boolean, reason: DropReason): void {
+  dropContextsOf(flow: number, reasonOf: ReasonToDrop): void {
     const pool = this.#pool;
     let before = NONE;
     for (let entry = pool.flowHead[flow]; entry !== NONE; ) {
       const next = pool.entryNext[entry];
-      if (!hasEnded(pool.entryContext[entry])) before = entry;
+      const reason = reasonOf(pool.entryContext[entry]);
+      if (reason === undefined) before = entry;
       else {
         this.#counters.drops[reason]++;
         this.#recordEntry(reason, flow, entry);
