@@ -331,6 +331,25 @@ describe("lanes over a link whose delay varies without reordering", () => {
   });
 });
 
+describe("lanes of two machines whose clocks differ by 20 ppm", () => {
+  it.each([
+    ["fast", 20],
+    ["slow", -20],
+  ])(
+    "lose less than one datagram in 50 after 150 s without traffic, with a %s clock of the server",
+    (_, drift) => {
+      const loads = [
+        { flow: 1, perSecond: 1_200, until: 8_000 },
+        { flow: 2, perSecond: 1_200, from: 158_000 },
+      ];
+      const losses = [51, 52, 53].map((seed) => {
+        return run({ ...OURS, loss: 0, drift, loads, duration: 164_000, seed }).loads[1].loss;
+      });
+      expect(mean(losses)).toBeLessThan(0.02);
+    },
+  );
+});
+
 describe("a transfer inside lanes", () => {
   it.each<[string, Recovery]>([
     ["TCP in WireGuard", "rack"],

@@ -1,4 +1,5 @@
 import { seededRandom } from "../../unit/random.ts";
+import { drifting } from "./drifting.ts";
 import type { End, EndOptions } from "./end.ts";
 import type { Wakeable } from "./event-loop.ts";
 import { EventLoop } from "./event-loop.ts";
@@ -69,6 +70,8 @@ export interface Scenario {
   /** Makes one end; undefined for bare UDP. */
   readonly end: ((options: EndOptions) => End) | undefined;
   readonly age: number;
+  /** By how much the server's clock is fast, in parts per million. */
+  readonly drift?: number;
   readonly sessions?: number;
   /** Differences between sessions, by number: the whole round trip, at least `rtt`, and the start of their loads. */
   readonly differences?: readonly { readonly rtt?: number; readonly from?: number }[];
@@ -318,11 +321,10 @@ function makePair(
     ours.push(one);
     theirs.push(other);
   }
-  const { age } = scenario;
-  return [
-    scenario.end({ loop, lanes: ours, age, random }),
-    scenario.end({ loop, lanes: theirs, age, random }),
-  ];
+  const { age, drift = 0 } = scenario;
+  const client = scenario.end({ loop, lanes: ours, age, random });
+  const forServer = { loop, lanes: theirs, age, random };
+  return [client, drift === 0 ? scenario.end(forServer) : drifting(scenario.end, forServer, drift)];
 }
 
 function startLoad(

@@ -128,7 +128,8 @@ export class RateIntervals {
     interval.newest = this.#lateness.newest;
     demand.end(now, interval.isLimited);
     // An interval that includes an idle time says nothing about the path.
-    if (length > 0 && length < MAX_STARVED_INTERVALS * wanted) this.#adapt();
+    if (length >= MAX_STARVED_INTERVALS * wanted) this.#rates.skip(interval);
+    else if (length > 0) this.#adapt();
     if (interval.hasSamples || this.#starved > MAX_STARVED_INTERVALS) path.clear();
     this.#deliveredBefore = sender.deliveredBytes;
     this.#framesBefore = sender.frames;

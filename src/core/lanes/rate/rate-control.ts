@@ -155,6 +155,11 @@ export class RateControl {
     this.rate = Math.max(MIN_RATE, this.rate);
   }
 
+  /** To be called instead at the end of an interval that includes an idle time. */
+  skip(interval: Interval): void {
+    if (this.mode === "delay") this.#slowdown.skip(interval.length);
+  }
+
   #tickStart(interval: Interval): void {
     if (this.standing < SHORT_QUEUE_MS) this.#longSince = interval.now;
     const capacity = this.#start.tick(interval, this.#measures, targetFor(this.rate));

@@ -100,4 +100,16 @@ describe("a slowdown", () => {
     expect(session.next(0, true, false)).toBe(false);
     expect(session.next(20, false, false)).toBe(false);
   });
+
+  it("does not begin because the clocks have drifted while the session was idle for 150 s, but after 1 s", () => {
+    for (const [idle, begins] of [
+      [150_000, false],
+      [1_000, true],
+    ] as const) {
+      const session = new Session(0);
+      session.next();
+      session.slowdown.skip(idle);
+      expect(session.next(4)).toBe(begins);
+    }
+  });
 });

@@ -6,6 +6,9 @@
  * what exceeds it is the time in queues, the *standing delay*. (LEDBAT, RFC 6817 §2.2, measures this in the same way. Its two windows also
  * follow clock drift and route changes.) The receipt's own clock gives the round trip without the time for which the receipt was held back.
  *
+ * An idle session receipts nothing, so its smallest delay becomes as old as the idle time. It then counts for as much more as the clocks may
+ * have drifted apart: a queue is recognized unless it is shorter, and drift is not taken for one.
+ *
  * A frame that waited behind a hole in its lane says nothing about the path, so samples of late lanes are left out. Only the smallest delay
  * of each interval counts, because a queue delays all frames, but chance delays only some (Copa's standing RTT: Arun and Balakrishnan, NSDI
  * 2018).
@@ -17,6 +20,8 @@ const PERIOD_MS = 10_000;
  * The period while the queue may never be empty. An earlier smallest delay then counts for longer, but not forever, because routes change.
  */
 const BUSY_PERIOD_MS = 60_000;
+/** Drift between two clocks that is allowed for: quartz is within 20 to 50 ppm. */
+const DRIFT = 50e-6;
 /** Round trip until one is measured, in milliseconds. */
 const GUESSED_RTT = 100;
 /** Largest lag of a lane that is tolerated, beyond half a round trip. */
@@ -107,14 +112,18 @@ export class PathDelay {
 
   /** Begins a new period if this one is over. @param isBusy  whether other senders keep the queue filled */
   turn(now: number, lanes: readonly LaneState[], isBusy: boolean): void {
-    if (now - this.#periodAt < (isBusy ? BUSY_PERIOD_MS : PERIOD_MS)) return;
+    const elapsed = now - this.#periodAt;
+    const period = isBusy ? BUSY_PERIOD_MS : PERIOD_MS;
+    if (elapsed < period) return;
+    // A session that is not idle follows the drift from period to period.
+    const drift = elapsed > 2 * period ? elapsed * DRIFT : 0;
     this.#periodAt = now;
-    this.#delayBefore = this.#delay;
+    this.#delayBefore = this.#delay + drift;
     this.#rttBefore = this.#rtt;
     this.#delay = NEVER;
     this.#rtt = NEVER;
     for (const lane of lanes) {
-      lane.delayBefore = lane.delay;
+      lane.delayBefore = lane.delay + drift;
       lane.delay = NEVER;
     }
   }

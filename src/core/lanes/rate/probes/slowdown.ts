@@ -36,6 +36,11 @@ export class Slowdown {
     this.#base = base;
   }
 
+  /** The session was idle for this time: the clocks may have drifted. */
+  skip(length: number): void {
+    if (length > FORGET_MS) this.#base = NEVER;
+  }
+
   /**
    * To be called at the end of each interval after the start. Begins a slowdown only if the session has more to send than its rate.
    *
