@@ -122,6 +122,8 @@ export interface ClientParts {
   pool: SendPool;
   /** The owner of all its queues. */
   readonly queueOwner: QueueOwner;
+  /** The owner of the queues of the former session, in which ids have another meaning. */
+  readonly formerOwner: QueueOwner;
   /** In a session with receipts: where its datagrams wait, instead of in the lanes' queues. */
   scheduler: LaneScheduler | undefined;
   /** Contexts that have ended, whose datagrams may still wait. */

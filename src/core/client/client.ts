@@ -111,6 +111,11 @@ export class TunnelClient {
         localOf: (flow) => associations.source[flow],
         remoteOf: (flow, id) => this.#remoteOf(flow, id),
       },
+      formerOwner: {
+        associationOf: (flow) => flow,
+        localOf: (flow) => associations.source[flow],
+        remoteOf: (_, id) => this.#formerRemoteOf(id),
+      },
       scheduler: undefined,
       ended: new EndedContexts(),
       contextById: new Map(),
@@ -535,11 +540,18 @@ export class TunnelClient {
   }
 
   #remoteOf(flow: number, id: number): AddressBytes | undefined {
-    const { contextById, former, ended } = this.#parts;
-    const slot = contextById.get(id) ?? former?.contextById.get(id) ?? NONE;
+    const { contextById, ended } = this.#parts;
+    const slot = contextById.get(id) ?? NONE;
     return slot !== NONE && this.contexts.association[slot] === flow
       ? this.contexts.address[slot]
       : ended.remoteOf(flow, id);
+  }
+
+  #formerRemoteOf(id: number): AddressBytes | undefined {
+    const { former } = this.#parts;
+    const slot = former?.contextById.get(id) ?? NONE;
+    const isSame = slot !== NONE && former!.generation[slot] === this.contexts.generation[slot];
+    return isSame ? this.contexts.address[slot] : undefined;
   }
 
   /** Ends the session in an orderly way: drain the lanes, then close their connections. */

@@ -23,6 +23,7 @@ import { MAX_RECEIPT_BYTES, ReceiptReader, ReceiptWriter } from "../../wire/rece
 import type { Counters, DropReason } from "../counters.ts";
 import type { ReasonToDrop, WaitingFlows } from "../session/queue/ended-contexts.ts";
 import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
+import type { QueueOwner } from "../tap.ts";
 import type { DatagramStore } from "./datagram-store.ts";
 import { NONE } from "./datagram-store.ts";
 import type { FlowTable } from "./flow-table.ts";
@@ -366,6 +367,11 @@ export class LaneScheduler implements WaitingFlows {
   removeFlow(flow: number, reason: DropReason): void {
     this.#queue.removeFlow(flow, reason);
     this.#receiver.clear(flow);
+  }
+
+  /** Sets who resolves flows and contexts for a tap. */
+  setOwner(owner: QueueOwner): void {
+    this.#store.owner = owner;
   }
 
   holds(flow: number): boolean {

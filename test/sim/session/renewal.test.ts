@@ -1,5 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { Counters } from "../../../src/core/counters.ts";
+import { encodeShutdown } from "../../../src/wire/capsule.ts";
+import { formatAddress } from "../../../src/wire/socket-address.ts";
 import type { Network } from "../network.ts";
 import { open, payloads, started } from "./started.ts";
 
@@ -43,6 +45,38 @@ describe("a session whose ids run out", () => {
       expect(ports(network).size).toBeGreaterThan(1);
     }
   });
+
+  it.each([1, 3])(
+    "shows a tap the targets of datagrams that the former one of %i lanes still sends",
+    (lanes) => {
+      const network = started({ client: { lanes, maxContexts: 2, ageBudgetMs: 60_000 } });
+      const targets = [1, 2, 3].map((last) => `192.0.2.${last}:53`);
+      const association = open(network);
+      // The first context makes room for the third, so the others get new ids in the next session.
+      for (const target of targets) {
+        network.send(association, target, "a");
+        network.advance(2_000);
+      }
+      network.maxConnections = 1;
+      for (let lane = 1; lane < lanes; lane++) network.cutConnections(lane);
+      network.maxConnections = 2;
+      // Until its bytes are written, the lane takes no others.
+      network.send(association, targets[2], "b");
+      expect(network.client.pollTransmit(network.now, 0)).toBeDefined();
+      for (const target of targets.slice(1)) network.send(association, target, "c");
+      const seen: (string | undefined)[] = [];
+      network.client.counters.tap = {
+        record: (isIn, _reason, _association, _local, remote) => {
+          if (!isIn) seen.push(remote && formatAddress(remote));
+        },
+      };
+      network.carryToClient(encodeShutdown("moving"));
+      expect(isRenewed(network)).toBe(true);
+      network.client.handleTransmitted(0);
+      network.settle();
+      expect(seen).toEqual(targets.slice(1));
+    },
+  );
 
   it("still delivers answers on its old sockets to their application", () => {
     const network = started(few);

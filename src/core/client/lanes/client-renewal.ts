@@ -160,6 +160,8 @@ export class ClientRenewal {
       generation: this.#parts.contexts.generation.slice(),
       isEnding: false,
     };
+    this.#parts.pool.owner = this.#parts.formerOwner;
+    this.#parts.scheduler?.setOwner(this.#parts.formerOwner);
     for (const other of this.#parts.lanes) if (!other.isUp) this.#lanes.rest(other);
     this.#parts.deadlines.set(DEADLINE_FORMER, now + FORMER_MS);
     this.#parts.lanes = lanes;
