@@ -26,6 +26,8 @@ function oneChunkAtStart(entry) {
       building.onResolve({ filter: /./ }, async ({ path, kind, importer, resolveDir, pluginData }) => {
         if (kind !== "dynamic-import" || pluginData === name) return undefined;
         const found = await building.resolve(path, { kind, importer, resolveDir, pluginData: name });
+        // A program's own start imports it so late because signals must have handlers by then.
+        if (found.path === entry) return { path: entry };
         return found.external || found.errors.length > 0 ? found : { path: found.path, namespace: name };
       });
       building.onLoad({ filter: /./, namespace: name }, ({ path }) => {
@@ -48,9 +50,11 @@ run("npx", ["tsc", "-p", "tsconfig.build.json"]);
 const programs = readdirSync("dist/cli").filter((name) => /^(udp-|tun2socks).*\.js$/.test(name));
 /** @type {Set<string>} */
 const inputs = new Set();
-for (const entry of [...programs.map((name) => `dist/cli/${name}`), "dist/node/worker-thread.js"]) {
+const starts = programs.map((name) => ({ start: `dist/cli/bin/${name}`, entry: `dist/cli/${name}` }));
+const thread = "dist/node/worker-thread.js";
+for (const { start, entry } of [...starts, { start: thread, entry: thread }]) {
   const { metafile } = await build({
-    entryPoints: [entry],
+    entryPoints: [start],
     outdir: "dist/cli",
     entryNames: "[name]",
     chunkNames: "chunk-[hash]",

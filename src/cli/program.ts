@@ -26,6 +26,7 @@ import type { ProgramLine } from "./program-line.ts";
 import { notifySystemd, Readiness, writeReadyFd } from "./readiness.ts";
 import { isExposed } from "./secret-file.ts";
 
+const CLOSING_SIGNALS = ["SIGTERM", "SIGINT"] as const;
 const EXIT_FAILURE = 1;
 const EXIT_USAGE = 2;
 /** Time without a session, after a failure, before the log names the doctor. */
@@ -94,6 +95,7 @@ export async function runProgram<Options extends object, Running extends Handle>
     const known = ADMIN_COMMANDS.find((name) => name === command);
     if (known !== undefined) {
       isStarting = true;
+      dropEarlyHandlers();
       // Loaded only if it is used.
       const { runAdminCommand } = await import("./admin/admin-client.ts");
       await runAdminCommand({ name: program.name, version: packageVersion() }, known, rest);
@@ -102,6 +104,7 @@ export async function runProgram<Options extends object, Running extends Handle>
     const { diagnose } = program;
     if (command === "doctor" && diagnose !== undefined) {
       isStarting = true;
+      dropEarlyHandlers();
       // Loaded only if it is used.
       const { runDoctor } = await import("./doctor.ts");
       process.exit(await runDoctor({ ...program, diagnose, version: packageVersion() }, rest));
@@ -145,7 +148,7 @@ async function run<Options extends object, Running extends Handle>(
   const options = Object.fromEntries(entries.filter((entry) => !isOfHost(entry))) as Options;
   program.check(options, nameField);
   checkAdmin(host, nameField);
-  // First of all, because a signal without a handler ends the program with a failure.
+  // Before anything is awaited, because from now on there may be something to close.
   const signals = new ClosingSignals();
 
   // Loaded only if it is used.
@@ -292,6 +295,11 @@ function reportStats(running: Handle, { statsIntervalS, logFormat }: HostOptions
   return () => clearInterval(timer);
 }
 
+/** Gives the signals their effect without a handler back, which bin/ has taken from them. */
+function dropEarlyHandlers(): void {
+  for (const signal of CLOSING_SIGNALS) process.removeAllListeners(signal);
+}
+
 /** The first signal drains and exits with 0, after the start if that is not complete; the second exits at once. */
 class ClosingSignals {
   #first: NodeJS.Signals | undefined;
@@ -303,8 +311,11 @@ class ClosingSignals {
       this.#first = signal;
       this.#begin?.(signal);
     };
-    process.on("SIGTERM", handle);
-    process.on("SIGINT", handle);
+    const early = CLOSING_SIGNALS.map((signal) => process.listeners(signal));
+    for (const signal of CLOSING_SIGNALS) process.on(signal, handle);
+    CLOSING_SIGNALS.forEach((signal, i) => {
+      for (const listener of early[i]) process.off(signal, listener);
+    });
   }
 
   /** @returns true if a signal has already come, so that `close` has been called */

@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 import { describePlan } from "../host/options/tun2socks.ts";
 import type { Tun2SocksHandle } from "../node/handles.ts";
 import type { Tun2SocksOptions } from "../node/options/tun2socks.ts";

@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 import type { UdpLocal } from "../node/handles.ts";
 import { resolveUdpLocalOptions } from "../node/options/udp-local.ts";
 import { startUdpLocal } from "../node/udp-local.ts";

@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 import { availableParallelism } from "node:os";
 import type { UdpServerOptions } from "../host/options/udp-server.ts";
 import type { UdpServer } from "../node/handles.ts";

@@ -241,6 +241,26 @@ describe("a program", () => {
     },
   );
 
+  it.each(["udp-local", "udp-server", "tun2socks"] as const)(
+    "%s exits with 0 when SIGTERM arrives while its modules load",
+    async (program) => {
+      // The signal comes when the program's first file imports another.
+      const hooks = `export const resolve = (specifier, context, next) => {
+        const isFirst = context.parentURL?.endsWith("/${program}.js") && specifier.startsWith("./");
+        if (isFirst) process.kill(process.pid, "SIGTERM");
+        return next(specifier, context);
+      };`;
+      const toUrl = (source: string) => `data:text/javascript,${encodeURIComponent(source)}`;
+      const preload = toUrl(
+        `import { register } from "node:module"; register(${JSON.stringify(toUrl(hooks))});`,
+      );
+      const argv = ["--import", preload, programFile(program), "--listen", "127.0.0.1:0"];
+      const child = spawn(process.execPath, argv, { stdio: "ignore" });
+      children.add(child);
+      expect(await once(child, "close")).toEqual([0, null]);
+    },
+  );
+
   it("does not report an unreachable server when it is stopped", async () => {
     const server = start("udp-server", ["--listen", "127.0.0.1:0", "--ready-fd", "3"]);
     await once(server.child.stdio[3]!, "end");
