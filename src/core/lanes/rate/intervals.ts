@@ -146,6 +146,7 @@ export class RateIntervals {
     if (rates.pause > 0) this.#pacer.pause(rates.pause);
     const isStart = rates.mode === "start";
     this.#choice.judge(rates.rate, !isStart);
+    this.#lateness.judge(rates.rate, !isStart);
     this.#queue.setRate(rates.rate);
     this.#queue.ageBudget = isStart ? this.#startAge : this.#ageBudget;
     this.#queue.standingBudget = isStart

@@ -215,6 +215,7 @@ export class RateControl {
     // The queue shows little until the others have seen this session slow down, so nothing is judged and nothing is due.
     this.#headroom.cancel();
     this.#probe.skip(now);
+    this.#delay.noteSlowdown();
     this.#longSince = now;
     this.#longTicks = 0;
     this.#emptyAt = now;

@@ -13,6 +13,13 @@ import type { PathDelay } from "../rate/measures/path-delay.ts";
 const MARGIN_MS = 5;
 /** Share of the round trip that is tolerated. RACK's is a quarter; with many lanes, less suffices. */
 const MARGIN_SHARE = 0.1;
+/**
+ * On a slow path, lanes that take turns differ by packets: as long as this many take is tolerated, up to a share of the round trip. Copies
+ * for a smaller difference took a per cent of a link of 2 Mbit/s.
+ */
+const MARGIN_PACKETS = 4;
+const PACKET_BYTES = 1_250;
+const MAX_PACKETS_SHARE = 0.5;
 /** How long flows remain spread over all lanes after a lane has become late. */
 const SPREAD_MS = 5_000;
 /** Time beyond two round trips after which a lane without any receipt counts as late. */
@@ -26,6 +33,13 @@ export class Lateness {
   count = 0;
   /** When the newest frame with a receipt was sent. */
   newest = Number.NEGATIVE_INFINITY;
+  /** How long the path takes for a few packets, in milliseconds; 0 while that is not known. */
+  #packetsMs = 0;
+
+  /** Sets the rate. @param rate  in bytes per millisecond @param isMeasured  false at the start, when it is derived from the round trip */
+  judge(rate: number, isMeasured: boolean): void {
+    this.#packetsMs = isMeasured ? (MARGIN_PACKETS * PACKET_BYTES) / rate : 0;
+  }
 
   /** Whether a lane has become late within the last 5 s. */
   isRecent(now: number): boolean {
@@ -37,7 +51,8 @@ export class Lateness {
   }
 
   margin(path: PathDelay): number {
-    return Math.max(MARGIN_MS, path.minRtt * MARGIN_SHARE);
+    const packets = Math.min(this.#packetsMs, path.minRtt * MAX_PACKETS_SHARE);
+    return Math.max(MARGIN_MS, path.minRtt * MARGIN_SHARE, packets);
   }
 
   /** Whether a frame sent at this time was delayed by its lane, so that its delay says nothing about the path. */

@@ -4,8 +4,8 @@
  * *Capacity* comes from the arrival times of frames. Take the frames with the smallest delay in two consecutive intervals. Between them, a
  * first-in-first-out bottleneck has sent exactly what the session sent between them. If there was a queue at both, these bytes over this
  * time are the rate at which the bottleneck serves the session, regardless of what became late in between. If there was none, it is a rate
- * that the path has proved to carry. (Counting delivered bytes, as BBR does, varies with every hole in a lane. In trials, this measure
- * stayed within three per cent.)
+ * that the path has proved to carry. Both are too high if the bottleneck has dropped some of these bytes. (Counting delivered bytes, as BBR
+ * does, varies with every hole in a lane. In trials, this measure stayed within three per cent.)
  *
  * *Surges* of losses reveal a queue that is too short to show in the delay. Random losses make lanes late too, so a surge is clearly more
  * than the smallest share of frames that made lanes late in the last 10 to 20 s.

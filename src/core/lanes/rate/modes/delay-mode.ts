@@ -13,6 +13,9 @@
  * grows: quickly up to the rate known from before, hardly for two round trips, then faster and faster (the plateau of CUBIC, RFC 9438 §4.2),
  * but never a quarter beyond the rate that the path has proved to take. A queue too short to show in the delay shows in a surge of losses,
  * if the session was sending at its rate (rate-use.ts).
+ *
+ * A queue that overflows drops some of the bytes that count between two frames, so the capacity seems larger than it is, and the session
+ * would keep the queue overflowing. While there is a queue the link is never idle, so what is receipted bounds the capacity.
  */
 import type { Interval, Measures } from "../measures/measures.ts";
 import { RateUse } from "../measures/rate-use.ts";
@@ -41,8 +44,12 @@ const CREEP_TICKS = 4;
 const ACCELERATION = 1.6;
 const MAX_GROWTH = 0.25;
 const SLACK = 1.05;
-/** The capacity is at least this share of the rate of delivery. */
+/** The capacity is at least this share of the rate of delivery; and at most this multiple after so many intervals with a queue. */
 const DELIVERED_SHARE = 0.9;
+const MOST_DELIVERED = 1.25;
+const QUEUE_TICKS = 2;
+/** Intervals after a slowdown in which the rate of delivery still includes it. */
+const UNSETTLED_TICKS = 16;
 const BACK_OFF = 0.95;
 const BACK_OFF_FLOOR = 0.85;
 /** Share of late lanes above which losses mean that a queue overflows: with a surge of losses, and without samples of the delay. */
@@ -59,6 +66,10 @@ export class DelayMode {
   /** Intervals in a row in which the rate grew. */
   #growing = 0;
   #falls = 0;
+  /** Intervals in a row with a queue. */
+  #queued = 0;
+  /** Intervals until the rate of delivery no longer includes a slowdown. */
+  #unsettled = 0;
   readonly #use = new RateUse();
 
   begin(capacity: number): void {
@@ -67,6 +78,7 @@ export class DelayMode {
     this.#known = capacity;
     this.#growing = 0;
     this.#falls = 0;
+    this.#queued = 0;
   }
 
   /** @param isShared  whether others have much of the link, so the session must not probe for more */
@@ -77,6 +89,11 @@ export class DelayMode {
     if (hasSamples) this.#follow(interval, measures, isCrowd, isShared);
     this.#use.note(interval);
     if (isCrowd && this.#use.wasUsed(interval.now, this.rate)) this.#backOff(measures);
+  }
+
+  /** The session sends little on purpose, which says nothing about the link. */
+  noteSlowdown(): void {
+    this.#unsettled = UNSETTLED_TICKS;
   }
 
   /** Raises the rate because the path has been found to carry more. */
@@ -108,8 +125,10 @@ export class DelayMode {
     }
   }
 
-  #learn(isLimited: boolean, { capacity, proved, standing, delivery }: Measures, target: number): void {
+  #learn(isLimited: boolean, measures: Measures, target: number): void {
+    const { capacity, proved, standing, delivery } = measures;
     const isQueue = standing > target + 3;
+    this.#queued = isQueue ? this.#queued + 1 : 0;
     if (capacity === 0) {
       if (proved > this.capacity) this.capacity += 0.6 * (proved - this.capacity);
     } else {
@@ -121,6 +140,12 @@ export class DelayMode {
         // While the application limits the rate, samples are too low. Only higher ones count, as in BBR.
         this.capacity += FOLLOW * (Math.min(capacity, (1 + MAX_GROWTH) * this.capacity) - this.capacity);
       }
+    }
+    if (this.#unsettled > 0) this.#unsettled--;
+    else if (this.#queued >= QUEUE_TICKS && delivery > 0) {
+      const most = MOST_DELIVERED * Math.max(delivery, measures.recentDelivery);
+      this.capacity = Math.min(this.capacity, most);
+      this.#known = Math.min(this.#known, most);
     }
     this.capacity = Math.max(this.capacity, DELIVERED_SHARE * delivery);
   }

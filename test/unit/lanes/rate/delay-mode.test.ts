@@ -1,0 +1,53 @@
+import { describe, expect, it } from "vitest";
+import type { Interval, Measures } from "../../../../src/core/lanes/rate/measures/measures.ts";
+import { DelayMode } from "../../../../src/core/lanes/rate/modes/delay-mode.ts";
+
+const INTERVAL_MS = 25;
+/** Bytes per millisecond. */
+const LINK_RATE = 250;
+
+/** What the path shows when 1,000 bytes per millisecond seem to pass between two frames, and `LINK_RATE` is receipted. */
+function overflow(standing: number): Measures {
+  const shown = {
+    capacity: 1_000,
+    proved: 1_000,
+    standing,
+    minRtt: 50,
+    delivery: LINK_RATE,
+    recentDelivery: LINK_RATE,
+    sentAt: 0,
+    sentBytes: 0,
+    surges: false,
+  };
+  return shown as Measures;
+}
+
+/** The capacity after some intervals. @param standing  wait in the queue, in milliseconds */
+function capacityAfter(mode: DelayMode, intervals: number, standing: number): number {
+  const interval = { now: 0, length: INTERVAL_MS, hasSamples: true, isLimited: true, sentBytes: 0 };
+  for (let i = 0; i < intervals; i++) mode.tick(interval as Interval, overflow(standing), false);
+  return mode.capacity;
+}
+
+function begun(): DelayMode {
+  const mode = new DelayMode();
+  mode.begin(LINK_RATE);
+  return mode;
+}
+
+describe("DelayMode", () => {
+  it("bounds the capacity by what is receipted while there is a queue, because one that overflows makes it seem larger", () => {
+    expect(capacityAfter(begun(), 20, 80)).toBe(1.25 * LINK_RATE);
+  });
+
+  it("follows the capacity beyond what is receipted if there is no queue", () => {
+    expect(capacityAfter(begun(), 20, 0)).toBeGreaterThan(2 * LINK_RATE);
+  });
+
+  it("does not bound the capacity by what is receipted shortly after a slowdown", () => {
+    const mode = begun();
+    mode.noteSlowdown();
+    expect(capacityAfter(mode, 16, 80)).toBeGreaterThan(2 * LINK_RATE);
+    expect(capacityAfter(mode, 1, 80)).toBe(1.25 * LINK_RATE);
+  });
+});
