@@ -24,7 +24,13 @@ function overflow(standing: number): Measures {
 
 /** The capacity after some intervals. @param standing  wait in the queue, in milliseconds */
 function capacityAfter(mode: DelayMode, intervals: number, standing: number): number {
-  const interval = { now: 0, length: INTERVAL_MS, hasSamples: true, isLimited: true, sentBytes: 0 };
+  const interval = {
+    now: 0,
+    length: INTERVAL_MS,
+    hasSamples: true,
+    isLimited: true,
+    sentBytes: 0,
+  };
   for (let i = 0; i < intervals; i++) mode.tick(interval as Interval, overflow(standing), false);
   return mode.capacity;
 }
@@ -36,7 +42,7 @@ function begun(): DelayMode {
 }
 
 describe("DelayMode", () => {
-  it("bounds the capacity by what is receipted while there is a queue, because one that overflows makes it seem larger", () => {
+  it("bounds the capacity by what is receipted while a queue overflows, because the drops make it seem larger", () => {
     expect(capacityAfter(begun(), 20, 80)).toBe(1.25 * LINK_RATE);
   });
 

@@ -15,7 +15,7 @@
  * if the session was sending at its rate (rate-use.ts).
  *
  * A queue that overflows drops some of the bytes that count between two frames, so the capacity seems larger than it is, and the session
- * would keep the queue overflowing. While there is a queue the link is never idle, so what is receipted bounds the capacity.
+ * would keep the queue overflowing. While there is a queue the link is hardly ever idle, so what is receipted bounds the capacity.
  */
 import type { Interval, Measures } from "../measures/measures.ts";
 import { RateUse } from "../measures/rate-use.ts";
