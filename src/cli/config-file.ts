@@ -3,6 +3,7 @@ import { UsageError } from "../core/errors.ts";
 import type { ConfigText } from "../host/options/config-text.ts";
 import { parseConfigText } from "../host/options/config-text.ts";
 import { readTextFile } from "../node/text-file.ts";
+import { beforeReading } from "./early-signals.ts";
 
 /** An object of options, read from a file. */
 export interface ConfigFile extends ConfigText {
@@ -22,6 +23,7 @@ export function readConfigFile(path: string, names: ReadonlySet<string> | undefi
 
 /** @throws UsageError ERR_OPTION when the file is not UTF-8; HostError ERR_FILE when it cannot be read */
 export function readConfigText(path: string): string {
+  beforeReading(path);
   return decodeText(path, readTextFile(path));
 }
 

@@ -18,6 +18,7 @@ import type { AdminServer } from "../node/admin/admin-server.ts";
 import { onEvents } from "../node/handles.ts";
 import type { AdminOptions } from "./admin/admin-options.ts";
 import { ADMIN_COMMANDS, checkAdmin } from "./admin/admin-options.ts";
+import { CLOSING_SIGNALS, dropEarlyHandlers, noteEarlyHandlers } from "./early-signals.ts";
 import type { GatheredOptions } from "./option-sources.ts";
 import { gatherOptions } from "./option-sources.ts";
 import type { LogLevel } from "./program-fields.ts";
@@ -26,7 +27,6 @@ import type { ProgramLine } from "./program-line.ts";
 import { notifySystemd, Readiness, writeReadyFd } from "./readiness.ts";
 import { isExposed } from "./secret-file.ts";
 
-const CLOSING_SIGNALS = ["SIGTERM", "SIGINT"] as const;
 const EXIT_FAILURE = 1;
 const EXIT_USAGE = 2;
 /** Time without a session, after a failure, before the log names the doctor. */
@@ -82,6 +82,7 @@ interface HostOptions extends AdminOptions {
 export async function runProgram<Options extends object, Running extends Handle>(
   program: Program<Options, Running>,
 ): Promise<void> {
+  noteEarlyHandlers();
   // The tunnel survives if the reader of the log goes away.
   process.stderr.on("error", () => {});
   let isStarting = false;
@@ -295,11 +296,6 @@ function reportStats(running: Handle, { statsIntervalS, logFormat }: HostOptions
   return () => clearInterval(timer);
 }
 
-/** Gives the signals their effect without a handler back, which bin/ has taken from them. */
-function dropEarlyHandlers(): void {
-  for (const signal of CLOSING_SIGNALS) process.removeAllListeners(signal);
-}
-
 /** The first signal drains and exits with 0, after the start if that is not complete; the second exits at once. */
 class ClosingSignals {
   #first: NodeJS.Signals | undefined;
@@ -311,11 +307,8 @@ class ClosingSignals {
       this.#first = signal;
       this.#begin?.(signal);
     };
-    const early = CLOSING_SIGNALS.map((signal) => process.listeners(signal));
     for (const signal of CLOSING_SIGNALS) process.on(signal, handle);
-    CLOSING_SIGNALS.forEach((signal, i) => {
-      for (const listener of early[i]) process.off(signal, listener);
-    });
+    dropEarlyHandlers();
   }
 
   /** @returns true if a signal has already come, so that `close` has been called */

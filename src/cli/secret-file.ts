@@ -2,6 +2,7 @@ import { statSync } from "node:fs";
 import { dirname } from "node:path";
 import { UsageError } from "../core/errors.ts";
 import { readTextFile } from "../node/text-file.ts";
+import { beforeReading } from "./early-signals.ts";
 
 const GROUP_OR_OTHERS = 0o077;
 const BLANKS = new Set(Buffer.from(" \t\r\n"));
@@ -12,6 +13,7 @@ const BLANKS = new Set(Buffer.from(" \t\r\n"));
  * @throws HostError ERR_FILE when it cannot be read, UsageError ERR_OPTION when it is UTF-16
  */
 export function readSecretFile(path: string): Uint8Array {
+  beforeReading(path);
   const bytes = readTextFile(path);
   let end = bytes.length;
   while (end > 0 && BLANKS.has(bytes[end - 1])) end--;

@@ -3,6 +3,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { open } from "node:fs/promises";
 import type { AddressInfo } from "node:net";
 import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -260,6 +261,20 @@ describe("a program", () => {
       expect(await once(child, "close")).toEqual([0, null]);
     },
   );
+
+  it.each([
+    ["udp-local", "psk-file"],
+    ["udp-server", "keys"],
+    ["tun2socks", "config"],
+  ] as const)("%s ends on SIGTERM while it waits for what a pipe has for --%s", async (program, flag) => {
+    const pipe = join(folder, `${program}-pipe`);
+    expect(spawnSync("mkfifo", [pipe]).status).toBe(0);
+    const { child } = start(program, [`--${flag}`, pipe]);
+    const writer = await open(pipe, "w");
+    child.kill("SIGTERM");
+    expect(await once(child, "close")).toEqual([null, "SIGTERM"]);
+    await writer.close();
+  });
 
   it("does not report an unreachable server when it is stopped", async () => {
     const server = start("udp-server", ["--listen", "127.0.0.1:0", "--ready-fd", "3"]);
