@@ -72,6 +72,15 @@ describe("a drained server", () => {
       },
     );
 
+    it("and to which new connections get no answer holds up each round of attempts for 2 s", () => {
+      const { net, tried } = inSession();
+      failing(net, "drop");
+      for (const way of [0, 3]) net.ways.set(way, "refuse");
+      net.server.drain();
+      net.advance(10_000);
+      expect(tried().slice(0, 5)).toEqual([1, 3, 0, 1, 3]);
+    });
+
     it("loses it to the next, even if that answers the first connection with a challenge and closes it", () => {
       const { net, tried } = inSession();
       failing(net, "refuse", (text) =>

@@ -100,6 +100,7 @@ export class ClientLanes implements RenewalActions {
 
   connect(now: number, lane: Lane, way = this.ways.kept): void {
     lane.connect(now, way);
+    lane.deadline = Math.min(lane.deadline, now + this.renewal.connectMs(lane, way));
     this.arm(lane);
     this.#parts.outputs.push({ kind: "connect", lane: lane.index, way });
   }

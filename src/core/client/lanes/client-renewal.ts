@@ -106,11 +106,13 @@ export class ClientRenewal {
     const firstIndex = this.#parts.lanes[0].index === 0 ? this.#parts.lanes.length : 0;
     const lanes = this.#lanes.make(firstIndex, pool);
     this.#next = { lanes, pool };
-    const { kept } = this.#ways;
-    this.#lanes.connect(now, lanes[0], kept);
-    if (!this.#isMoving || this.#wayAfter(kept) === kept) return;
-    lanes[0].deadline = Math.min(lanes[0].deadline, now + OWN_SERVER_MS);
-    this.#lanes.arm(lanes[0]);
+    this.#lanes.connect(now, lanes[0], this.#ways.kept);
+  }
+
+  /** How long a lane may take to connect by `way`; Infinity for as long as any. */
+  connectMs(lane: Lane, way: number): number {
+    const isOwnServer = this.#isMoving && this.hasLane(lane) && way === this.#ways.kept;
+    return isOwnServer && this.#wayAfter(way) !== way ? OWN_SERVER_MS : Number.POSITIVE_INFINITY;
   }
 
   /**
