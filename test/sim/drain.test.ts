@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { encodeShutdown } from "../../../src/wire/capsule.ts";
-import { Network } from "../network.ts";
+import { encodeShutdown } from "../../src/wire/capsule.ts";
+import { Network } from "./network.ts";
 
 const PSK = new TextEncoder().encode("sixteen byte key");
 const kinds = (net: Network) =>
