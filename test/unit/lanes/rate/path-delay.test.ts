@@ -14,11 +14,11 @@ class Path {
     return this.path.base;
   }
 
-  busy(ms: number, delay: number): void {
+  busy(ms: number, delay: number, isShared = false): void {
     for (const end = this.now + ms; this.now < end; this.now += 25) {
-      this.path.turn(this.now, [this.lane], false);
+      this.path.turn(this.now, [this.lane], isShared);
       this.path.addOfLane(this.lane, delay);
-      this.path.add(this.lane, this.now, 0, delay, RTT);
+      this.path.add(this.lane, this.now - RTT, 0, delay, RTT);
     }
   }
 }
@@ -43,6 +43,21 @@ describe("the smallest delay of a path", () => {
     session.busy(25, 27);
     expect(27 - session.base).toBeGreaterThan(20 - 8);
     expect(27 - session.base).toBeLessThan(20 - 7);
+  });
+
+  it("does not grow after others have filled the queue for 50 s, in which the session was not idle", () => {
+    const session = new Path();
+    session.busy(50_000, 7, true);
+    session.busy(1_000, 20);
+    expect(session.base).toBe(7);
+  });
+
+  it("allows for the drift of an idle time after which others still fill the queue", () => {
+    const session = new Path();
+    session.busy(25, 7, true);
+    session.now += 100_000;
+    session.busy(25, 7 + 4, true);
+    expect(session.base).toBe(7 + 4);
   });
 
   it("stays exactly what it was for 20 s of a queue, and is forgotten then", () => {

@@ -6,8 +6,8 @@
  * what exceeds it is the time in queues, the *standing delay*. (LEDBAT, RFC 6817 §2.2, measures this in the same way. Its two windows also
  * follow clock drift and route changes.) The receipt's own clock gives the round trip without the time for which the receipt was held back.
  *
- * An idle session receipts nothing, so its smallest delay becomes as old as the idle time. It then counts for as much more as the clocks may
- * have drifted apart: a queue is recognized unless it is shorter, and drift is not taken for one.
+ * An idle session gets no receipts, so its smallest delay is as old as the idle time, and the clocks may have drifted since then. The most
+ * that they drift is added to it: drift then does not count as a queue, and only a queue shorter than that is missed.
  *
  * A frame that waited behind a hole in its lane says nothing about the path, so samples of late lanes are left out. Only the smallest delay
  * of each interval counts, because a queue delays all frames, but chance delays only some (Copa's standing RTT: Arun and Balakrishnan, NSDI
@@ -40,6 +40,8 @@ export class PathDelay {
   #reference = 0;
   #hasReference = false;
   #periodAt = Number.NEGATIVE_INFINITY;
+  /** When the newest frame with a sample was sent. */
+  #sampledAt = Number.NEGATIVE_INFINITY;
   #delay = NEVER;
   #delayBefore = NEVER;
   #rtt = NEVER;
@@ -90,6 +92,7 @@ export class PathDelay {
   add(lane: LaneState, sentAt: number, sentBytes: number, delay: number, rtt: number): void {
     if (rtt < this.#rtt) this.#rtt = rtt;
     if (delay < this.#delay) this.#delay = delay;
+    if (sentAt > this.#sampledAt) this.#sampledAt = sentAt;
     this.samples++;
     this.#lanes |= lane.bit;
     if (delay < this.least) {
@@ -112,11 +115,10 @@ export class PathDelay {
 
   /** Begins a new period if this one is over. @param isBusy  whether other senders keep the queue filled */
   turn(now: number, lanes: readonly LaneState[], isBusy: boolean): void {
-    const elapsed = now - this.#periodAt;
-    const period = isBusy ? BUSY_PERIOD_MS : PERIOD_MS;
-    if (elapsed < period) return;
+    if (now - this.#periodAt < (isBusy ? BUSY_PERIOD_MS : PERIOD_MS)) return;
+    const idle = now - this.#sampledAt;
     // A session that is not idle follows the drift from period to period.
-    const drift = elapsed > 2 * period ? elapsed * DRIFT : 0;
+    const drift = idle > PERIOD_MS ? idle * DRIFT : 0;
     this.#periodAt = now;
     this.#delayBefore = this.#delay + drift;
     this.#rttBefore = this.#rtt;
