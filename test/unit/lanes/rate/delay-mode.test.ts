@@ -27,12 +27,26 @@ function capacityAfter(mode: DelayMode, intervals: number, standing: number): nu
   const interval = {
     now: 0,
     length: INTERVAL_MS,
+    delivered: LINK_RATE * INTERVAL_MS,
     hasSamples: true,
     isLimited: true,
     sentBytes: 0,
   };
   for (let i = 0; i < intervals; i++) mode.tick(interval as Interval, overflow(standing), false);
   return mode.capacity;
+}
+
+/** Intervals in which nothing is receipted. */
+function stall(mode: DelayMode, intervals: number): void {
+  const interval = {
+    now: 0,
+    length: INTERVAL_MS,
+    delivered: 0,
+    hasSamples: false,
+    isLimited: true,
+    sentBytes: 0,
+  };
+  for (let i = 0; i < intervals; i++) mode.tick(interval as Interval, overflow(0), false);
 }
 
 function begun(): DelayMode {
@@ -42,18 +56,31 @@ function begun(): DelayMode {
 }
 
 describe("DelayMode", () => {
-  it("bounds the capacity by what is receipted while a queue overflows, because the drops make it seem larger", () => {
+  it("bounds the capacity by the rate of delivery while a queue overflows, because the drops make it seem larger", () => {
     expect(capacityAfter(begun(), 20, 80)).toBe(1.25 * LINK_RATE);
   });
 
-  it("follows the capacity beyond what is receipted if there is no queue", () => {
+  it("follows the capacity beyond the rate of delivery if there is no queue", () => {
     expect(capacityAfter(begun(), 20, 0)).toBeGreaterThan(2 * LINK_RATE);
   });
 
-  it("does not bound the capacity by what is receipted shortly after a slowdown", () => {
+  it("does not bound the capacity by the rate of delivery shortly after a slowdown", () => {
     const mode = begun();
     mode.noteSlowdown();
     expect(capacityAfter(mode, 16, 80)).toBeGreaterThan(2 * LINK_RATE);
     expect(capacityAfter(mode, 1, 80)).toBe(1.25 * LINK_RATE);
+  });
+
+  it("does not bound the capacity by the rate of delivery shortly after a stall of the path", () => {
+    const mode = begun();
+    stall(mode, 13);
+    expect(capacityAfter(mode, 16, 80)).toBeGreaterThan(2 * LINK_RATE);
+    expect(capacityAfter(mode, 1, 80)).toBe(1.25 * LINK_RATE);
+  });
+
+  it("bounds it after a silence in which the path would have carried less than 64 packets", () => {
+    const mode = begun();
+    stall(mode, 12);
+    expect(capacityAfter(mode, 16, 80)).toBe(1.25 * LINK_RATE);
   });
 });

@@ -15,7 +15,8 @@
  * if the session was sending at its rate (rate-use.ts).
  *
  * A queue that overflows drops some of the bytes that count between two frames, so the capacity seems larger than it is, and the session
- * would keep the queue overflowing. While there is a queue the link is hardly ever idle, so what is receipted bounds the capacity.
+ * would keep the queue overflowing. While there is a queue, the link is hardly ever idle, so the rate of delivery bounds the capacity. The
+ * bound does not apply shortly after a slowdown or a stall, which the rate of delivery still includes.
  */
 import type { Interval, Measures } from "../measures/measures.ts";
 import { RateUse } from "../measures/rate-use.ts";
@@ -44,12 +45,19 @@ const CREEP_TICKS = 4;
 const ACCELERATION = 1.6;
 const MAX_GROWTH = 0.25;
 const SLACK = 1.05;
-/** The capacity is at least this share of the rate of delivery; and at most this multiple after so many intervals with a queue. */
+/** The capacity is at least this share of the rate of delivery. */
 const DELIVERED_SHARE = 0.9;
-const MOST_DELIVERED = 1.25;
+/** With a queue for so many intervals, the capacity is at most this multiple of the rate of delivery. */
 const QUEUE_TICKS = 2;
-/** Intervals after a slowdown in which the rate of delivery still includes it. */
+const MOST_DELIVERED = 1.25;
+/** Intervals after a slowdown or a stall in which the rate of delivery still includes it. */
 const UNSETTLED_TICKS = 16;
+/**
+ * The path has stalled if nothing is receipted in so many intervals in a row, in which it would have carried so many packets. A slow path
+ * that repairs losses may be silent for that many intervals, too.
+ */
+const STALL_TICKS = 8;
+const STALL_PACKETS = 64;
 const BACK_OFF = 0.95;
 const BACK_OFF_FLOOR = 0.85;
 /** Share of late lanes above which losses mean that a queue overflows: with a surge of losses, and without samples of the delay. */
@@ -68,7 +76,9 @@ export class DelayMode {
   #falls = 0;
   /** Intervals in a row with a queue. */
   #queued = 0;
-  /** Intervals until the rate of delivery no longer includes a slowdown. */
+  /** Intervals in a row in which nothing was receipted. */
+  #silent = 0;
+  /** Intervals until the rate of delivery no longer includes a slowdown or a stall. */
   #unsettled = 0;
   readonly #use = new RateUse();
 
@@ -79,6 +89,7 @@ export class DelayMode {
     this.#growing = 0;
     this.#falls = 0;
     this.#queued = 0;
+    this.#silent = 0;
   }
 
   /** @param isShared  whether others have much of the link, so the session must not probe for more */
@@ -86,6 +97,10 @@ export class DelayMode {
     const { hasSamples, isLimited, lateShare } = interval;
     const isCrowd =
       (measures.surges && lateShare > OVERFLOW) || (!hasSamples && isLimited && lateShare > BLIND_OVERFLOW);
+    this.#silent = interval.delivered === 0 ? this.#silent + 1 : 0;
+    const missed = this.#silent * interval.length * this.capacity;
+    if (this.#silent >= STALL_TICKS && missed >= STALL_PACKETS * PACKET_BYTES)
+      this.#unsettled = UNSETTLED_TICKS;
     if (hasSamples) this.#follow(interval, measures, isCrowd, isShared);
     this.#use.note(interval);
     if (isCrowd && this.#use.wasUsed(interval.now, this.rate)) this.#backOff(measures);
