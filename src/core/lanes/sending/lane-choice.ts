@@ -11,7 +11,7 @@
  *
  * On a slow path, lanes with few packets are inefficient: each packet is acknowledged by itself, and TCP finds a hole only by its timer,
  * because nothing follows. So a slow path uses only as many lanes as have two packets in flight each, unless these lanes cannot take the
- * datagram.
+ * datagram. A lane that owes an acknowledgement comes first, because the datagram then carries it.
  *
  * A flow that the other end puts back in order waits for the slowest repair. It uses few lanes as long as these can take it, so that
  * enough segments follow on each for TCP to find a hole by the third one and not by a timer.
@@ -29,6 +29,8 @@ const SLOW_RATE = 400;
 /** Bytes in flight on each lane in use, about two packets; and the fewest lanes in use on a slow path. */
 const LANE_BYTES = 2_500;
 const LEAST_LANES = 4;
+/** By how many bytes in flight more a lane may be chosen on a slow path because it owes an acknowledgement: one packet. */
+const OWED_BYTES = 1_250;
 /** How many lanes a flow uses that the other end puts back in order. */
 const FEW_LANES = 4;
 
@@ -71,7 +73,7 @@ export class LaneChoice {
     const inUse = Math.max(LEAST_LANES, Math.ceil((this.rate * this.#path.minRtt) / LANE_BYTES));
     const all = this.#lanes.length;
     if (this.isSlow && express + inUse < all) {
-      const best = this.#best(express, express + inUse, allowed);
+      const best = this.#best(express, express + inUse, allowed, OWED_BYTES);
       if (best !== NONE && this.isPrompt(this.#lanes[best])) return best;
     }
     const best = this.#best(express, all, allowed);
@@ -97,7 +99,8 @@ export class LaneChoice {
     return other;
   }
 
-  #best(from: number, end: number, allowed: number): number {
+  /** @param owed  bytes by which a lane that owes an acknowledgement is better */
+  #best(from: number, end: number, allowed: number, owed = 0): number {
     let best = NONE;
     let bestScore = Number.POSITIVE_INFINITY;
     for (let index = from; index < end; index++) {
@@ -105,6 +108,7 @@ export class LaneChoice {
       const lane = this.#lanes[index];
       if (!this.canTake(lane)) continue;
       let score = lane.inFlight + this.#path.lag(lane) * this.rate;
+      if (lane.newestAt > lane.usedAt) score -= owed;
       if (lane.isBeyondWindow) score += 1e9;
       if (lane.isLate) score += 1e12 - lane.lateSince;
       // Of equal lanes, the least recently used one.

@@ -24,6 +24,22 @@ describe("ShareProbe", () => {
     expect(judge(40)).toBe(1);
   });
 
+  it.each([
+    ["a slow path", 250, false],
+    ["a fast path", 2_500, true],
+  ])(
+    "on %s, a fifth of the link is other senders only if it is more than a packet (%d bytes/ms: %s)",
+    (_, rate, hasOthers) => {
+      const probe = new ShareProbe();
+      probe.begin(100, 20, rate, 50);
+      probe.note(100, 40, 1_000_000);
+      probe.note(120, 24, 1_000_000);
+      expect(probe.judge(300, 200, rate)).toBe(true);
+      expect(probe.others).toBeCloseTo(0.2);
+      expect(probe.hasOthers).toBe(hasOthers);
+    },
+  );
+
   it("reports nothing if no frame was sent just before", () => {
     const probe = new ShareProbe();
     probe.begin(100, 10, 2_500, 50);

@@ -45,10 +45,12 @@ export class ShareProbe {
   #after = NEVER;
   #afterAt = 0;
   #afterBytes = 0;
+  /** Share of the link that a single packet makes up in the last pause with a result. */
+  #packetShare = 0;
 
-  /** Whether the last pause with a result has shown other senders. */
+  /** Whether the last pause with a result has shown other senders. On a slow path, one packet of ours more or less seems to be a share. */
   get hasOthers(): boolean {
-    return this.others > ALONE;
+    return this.others > ALONE + this.#packetShare;
   }
 
   /** Length of a pause, in milliseconds. @param standing  wait in queues @param rate  in bytes per millisecond */
@@ -102,6 +104,7 @@ export class ShareProbe {
     const own = (this.#afterBytes - this.#beforeBytes) / capacity;
     const isEmptied = this.#after < EMPTY_MS && this.#before < elapsed;
     this.others = isEmptied ? 0 : Math.max(0, Math.min(1, 1 - (fall + own) / elapsed));
+    this.#packetShare = PACKET_BYTES / (capacity * elapsed);
     this.crowded = this.others > CROWDED ? this.crowded + 1 : 0;
     this.alone = this.others < ALONE ? this.alone + 1 : 0;
     return true;
