@@ -198,7 +198,7 @@ describe("lanes between programs that wait up to 40 ms for their turn, as on a b
   it("do not make a queue of 10 ms overflow by catching up after waits of up to 6 ms", () => {
     const pauses = { shortest: 1, longest: 6, share: 1 / 5 };
     const before = meanLoss(BEFORE, pauses, 2_500, 10);
-    expect(meanLoss(OURS, pauses, 2_500, 10)).toBeLessThan(1.05 * before);
+    expect(meanLoss(OURS, pauses, 2_500, 10)).toBeLessThan(1.07 * before);
   });
 });
 
