@@ -14,7 +14,8 @@ import type { PathDelay } from "./path-delay.ts";
 
 /** A standing delay above this, in milliseconds, is a queue. */
 const QUEUE_MS = 0.3;
-const HISTORY = 16;
+/** Intervals over which the mean rate of delivery is taken. */
+export const DELIVERY_TICKS = 16;
 const RECENT = 3;
 const LOSS_PERIOD_MS = 1_000;
 const LOSS_FRAMES = 100;
@@ -60,7 +61,7 @@ export class Measures {
   /** When the frame behind `standing` was sent, and how many bytes the session had sent by then. */
   sentAt = 0;
   sentBytes = 0;
-  #delivered = new Float64Array(HISTORY);
+  #delivered = new Float64Array(DELIVERY_TICKS);
   #turns = 0;
   #previousBytes = 0;
   #previousSentAt = Number.NEGATIVE_INFINITY;
@@ -80,7 +81,7 @@ export class Measures {
    * @param pausedAt  when the pacer last began a pause
    */
   update(interval: Interval, path: PathDelay, slack: number, pausedAt: number): void {
-    this.#delivered[this.#turns++ % HISTORY] = interval.delivered / interval.length;
+    this.#delivered[this.#turns++ % DELIVERY_TICKS] = interval.delivered / interval.length;
     this.minRtt = path.minRtt;
     this.capacity = 0;
     if (interval.hasSamples) this.#measureCapacity(interval.length, path, slack, pausedAt);
@@ -90,18 +91,18 @@ export class Measures {
   /** Mean rate of delivery in the last two intervals, in bytes per millisecond. */
   get recentDelivery(): number {
     return (
-      (this.#delivered[(this.#turns + HISTORY - 1) % HISTORY] +
-        this.#delivered[(this.#turns + HISTORY - 2) % HISTORY]) /
+      (this.#delivered[(this.#turns + DELIVERY_TICKS - 1) % DELIVERY_TICKS] +
+        this.#delivered[(this.#turns + DELIVERY_TICKS - 2) % DELIVERY_TICKS]) /
       2
     );
   }
 
   /** Mean rate of delivery in the last 16 intervals, about eight round trips; 0 before. */
   get delivery(): number {
-    if (this.#turns < HISTORY) return 0;
+    if (this.#turns < DELIVERY_TICKS) return 0;
     let sum = 0;
     for (const value of this.#delivered) sum += value;
-    return sum / HISTORY;
+    return sum / DELIVERY_TICKS;
   }
 
   #measureCapacity(length: number, path: PathDelay, slack: number, pausedAt: number): void {

@@ -19,6 +19,7 @@
  * bound does not apply shortly after a slowdown or a stall, which the rate of delivery still includes.
  */
 import type { Interval, Measures } from "../measures/measures.ts";
+import { DELIVERY_TICKS } from "../measures/measures.ts";
 import { RateUse } from "../measures/rate-use.ts";
 
 const PACKET_BYTES = 1_250;
@@ -50,8 +51,6 @@ const DELIVERED_SHARE = 0.9;
 /** With a queue for so many intervals, the capacity is at most this multiple of the rate of delivery. */
 const QUEUE_TICKS = 2;
 const MOST_DELIVERED = 1.25;
-/** Intervals after a slowdown or a stall in which the rate of delivery still includes it. */
-const UNSETTLED_TICKS = 16;
 /**
  * The path has stalled if nothing is receipted in so many intervals in a row, in which it would have carried so many packets. A slow path
  * that repairs losses may be silent for that many intervals, too.
@@ -100,7 +99,7 @@ export class DelayMode {
     this.#silent = interval.delivered === 0 ? this.#silent + 1 : 0;
     const missed = this.#silent * interval.length * this.capacity;
     if (this.#silent >= STALL_TICKS && missed >= STALL_PACKETS * PACKET_BYTES)
-      this.#unsettled = UNSETTLED_TICKS;
+      this.#unsettled = DELIVERY_TICKS;
     if (hasSamples) this.#follow(interval, measures, isCrowd, isShared);
     this.#use.note(interval);
     if (isCrowd && this.#use.wasUsed(interval.now, this.rate)) this.#backOff(measures);
@@ -108,7 +107,7 @@ export class DelayMode {
 
   /** The session sends little on purpose, which says nothing about the link. */
   noteSlowdown(): void {
-    this.#unsettled = UNSETTLED_TICKS;
+    this.#unsettled = DELIVERY_TICKS;
   }
 
   /** Raises the rate because the path has been found to carry more. */
