@@ -70,7 +70,7 @@ export class TransferPacer {
     if (watch === undefined) this.#limit.end();
     else {
       const standing = watch.standing(now, isUp);
-      this.#limit.tick(now, this.#moved, standing, watch.minRtt, watch.hasCall(now));
+      this.#limit.tick(now, this.#moved, standing, watch.least(isUp), watch.minRtt, watch.hasCall(now));
     }
     this.#moved = 0;
     if (!this.isLimited) this.#release();

@@ -41,6 +41,11 @@ export class OneWayDelay {
   /** Time in queues, in milliseconds; -1 without a valid sample. */
   standing(now: number): number {
     if (now - this.#lastAt > FRESH_MS) return -1;
-    return Math.min(this.#last, this.#beforeLast) - Math.min(this.#least, this.#leastBefore);
+    return Math.min(this.#last, this.#beforeLast) - this.least;
+  }
+
+  /** Smallest recent delay in milliseconds, plus a constant; Infinity before the first sample. */
+  get least(): number {
+    return Math.min(this.#least, this.#leastBefore);
   }
 }

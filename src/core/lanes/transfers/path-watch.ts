@@ -78,6 +78,11 @@ export class PathWatch {
     return (isUp ? this.#up : this.#down).standing(now);
   }
 
+  /** Smallest recent delay to the other end, or from there, in milliseconds plus a constant. */
+  least(isUp: boolean): number {
+    return (isUp ? this.#up : this.#down).least;
+  }
+
   #turn(now: number): void {
     const elapsed = now - this.#windowAt;
     if (elapsed < WINDOW_MS) return;

@@ -8,9 +8,9 @@
  * (path-watch.ts). For uploads, the relay is the sender. As in LEDBAT (RFC 6817 §2.4.2), the rate follows the distance between the time
  * that packets wait in the queue and a target for it:
  *
- *     off ── the queue is long, and there is a call ──► drain ── the queue has ended ──► hold
- *      ▲                                                  │                                │
- *      └───────── the queue is not ours: released ◄───────┴────────────────────────────────┘
+ *     off ── the queue is long, or unknown, and there is a call ──► drain ── the queue has ended ──► hold
+ *      ▲                                                                │                                │
+ *      └──────────────── the queue is not ours: released ◄──────────────┴────────────────────────────────┘
  *
  * *Drain* bounds the receive buffer, which autotuning has made large. A window that has been advertised remains valid, so at first
  * everything that arrives is read, or the system would drop it. Then almost nothing is read until the buffer is full and the queue has
@@ -18,6 +18,10 @@
  * rate by a proportional and an integral part, like PIE (RFC 8033 §4.2). A change shows after one and a half round trips. While the queue
  * is short, the rate grows, and the growth accelerates. Now and then the rate is halved for a round trip, to measure the delay of the
  * empty path again (LEDBAT++ has such slowdowns too).
+ *
+ * The queue is *unknown* if transfers have moved for as long as the session has measured the delay, because the smallest delay may then
+ * include the queue that they fill: a call that begins during a download would otherwise wait until CUBIC's next loss shows a shorter delay.
+ * If a drain shows none, there was no queue.
  *
  * LEDBAT yields to others that fill the queue until it has no rate left. That would help nobody here, because the queue would remain. So
  * if the queue remains although less is read, or although the rate has halved or reached its floor, the limit is released, first for
@@ -39,12 +43,13 @@ const MAX_BUFFER_TRIPS = 40;
 const MIN_BUFFER_BYTES = 65_536;
 /**
  * In drain: the time in which everything is read while the old window is used up; then the share of the earlier rate; the longest time;
- * and how long the queue has to be short.
+ * how long the queue has to be short; and how long a queue of unknown length may remain hidden.
  */
 const TIGHTEN_MS = 1_200;
 const DRAIN_SHARE = 0.1;
 const DRAIN_FOR_MS = 5_000;
 const DRAINED_FOR_MS = 120;
+const MAX_HIDDEN_MS = 2_000;
 /** Shares of the earlier rate with which hold begins: after a queue that ended, and after one that only became shorter. */
 const BEGIN_SHARE = 0.92;
 const DOUBTFUL_SHARE = 0.6;
@@ -75,6 +80,9 @@ const BLIND_MS = 2_000;
 const EMPTY_INTERVAL_MS = 8_000;
 const EMPTY_MS = 1;
 const SLOW_SHARE = 0.5;
+/** How long the smallest delay is known after it was measured without transfers, and after a drain that found no queue. */
+const KNOWN_MS = 10_000;
+const PROBED_MS = 60_000;
 /** After a pause this long, earlier rates are forgotten. */
 const REST_MS = 500;
 const MEAN_MS = 400;
@@ -93,12 +101,16 @@ export class TransferLimit {
   #tickAt = 0;
   #sampledAt = 0;
   #standing = 0;
+  /** Until when the delay of the empty path counts as known. */
+  #knownUntil = 0;
   /** While off: since when the queue has been too long. */
   #longSince = NONE;
   /** When this state began, and the rate and the queue before it. */
   #since = 0;
   #before = 0;
   #standingBefore = 0;
+  /** The smallest delay before this drain if the queue was unknown; Infinity if it was long. */
+  #leastBefore = NONE;
   /** When the queue was last short (in drain: last long), and the rate then. */
   #turnedAt = 0;
   #shortRate = 0;
@@ -124,20 +136,24 @@ export class TransferLimit {
    *
    * @param bytes     moved since the last call
    * @param standing  how long packets wait in the queue of this direction, in milliseconds; negative while that is unknown
+   * @param least     smallest recent delay of this direction, in milliseconds plus a constant
    * @param rtt       smallest round trip, in milliseconds
    */
-  tick(now: number, bytes: number, standing: number, rtt: number, hasCall: boolean): void {
+  tick(now: number, bytes: number, standing: number, least: number, rtt: number, hasCall: boolean): void {
     const elapsed = now - this.#tickAt;
     if (elapsed <= 0) return;
     this.#tickAt = now;
     this.#measure(bytes / elapsed, elapsed);
-    if (standing >= 0) this.#sampledAt = now;
+    if (standing >= 0) {
+      this.#sampledAt = now;
+      if (elapsed > REST_MS || this.#mean < MIN_RATE) this.#knownUntil = now + KNOWN_MS;
+    }
     if (!hasCall || now - this.#sampledAt > BLIND_MS) this.end();
     if (!hasCall) this.#bufferTrips = BUFFER_TRIPS;
     if (!hasCall || standing < 0) return;
     const trip = Math.max(MIN_RTT_MS, rtt);
-    if (this.state === "off") this.#look(now, standing, trip);
-    else if (this.state === "drain") this.#drain(now, standing);
+    if (this.state === "off") this.#look(now, standing, least, trip);
+    else if (this.state === "drain") this.#drain(now, standing, least, trip);
     else this.#hold(now, standing, trip, (2 * elapsed) / trip);
     this.#standing = standing;
   }
@@ -155,8 +171,9 @@ export class TransferLimit {
     this.#recent += (isRested ? 1 : Math.min(1, elapsed / RECENT_MS)) * (rate - this.#recent);
   }
 
-  #look(now: number, standing: number, trip: number): void {
-    if (standing <= LONG_MS || this.#mean < MIN_RATE || now < this.#releasedUntil) {
+  #look(now: number, standing: number, least: number, trip: number): void {
+    const isShort = standing <= LONG_MS;
+    if ((isShort && now < this.#knownUntil) || this.#mean < MIN_RATE || now < this.#releasedUntil) {
       this.#longSince = NONE;
       return;
     }
@@ -167,18 +184,29 @@ export class TransferLimit {
     this.#turnedAt = now;
     this.#before = this.#mean;
     this.#standingBefore = standing;
+    this.#leastBefore = isShort ? least : NONE;
     this.bufferBytes = Math.round(Math.max(MIN_BUFFER_BYTES, this.#bufferTrips * trip * this.#before));
     this.rate = 2 * this.#before;
   }
 
-  #drain(now: number, standing: number): void {
-    if (standing > SHORT_MS || now - this.#since < this.#tightenMs) this.#turnedAt = now;
+  #drain(now: number, standing: number, least: number, trip: number): void {
+    const isQueueKnown = least < this.#leastBefore - SHORT_MS;
+    // A queue of unknown length shows once the buffer is full and the sender has noticed.
+    const hiddenMs = isQueueKnown ? 0 : Math.min(MAX_HIDDEN_MS, this.bufferBytes / this.#before + 2 * trip);
+    if (standing > SHORT_MS || now - this.#since < this.#tightenMs + hiddenMs) this.#turnedAt = now;
     if (now - this.#since >= this.#tightenMs) this.rate = Math.max(MIN_RATE, DRAIN_SHARE * this.#before);
-    if (now - this.#turnedAt >= DRAINED_FOR_MS) this.#begin(now, BEGIN_SHARE * this.#before);
-    else if (now - this.#since > DRAIN_FOR_MS) {
+    if (now - this.#turnedAt >= DRAINED_FOR_MS) {
+      if (isQueueKnown) this.#begin(now, BEGIN_SHARE * this.#before);
+      else this.#finishProbe(now);
+    } else if (now - this.#since > DRAIN_FOR_MS) {
       if (standing > this.#standingBefore / 2) this.#free(now);
       else this.#begin(now, DOUBTFUL_SHARE * this.#before);
     }
+  }
+
+  #finishProbe(now: number): void {
+    this.end();
+    this.#knownUntil = now + PROBED_MS;
   }
 
   #begin(now: number, rate: number): void {
@@ -211,7 +239,10 @@ export class TransferLimit {
       this.end();
       return;
     }
-    if (standing <= EMPTY_MS) this.#emptyAt = now;
+    if (standing <= EMPTY_MS) {
+      this.#emptyAt = now;
+      this.#knownUntil = now + KNOWN_MS;
+    }
     if (standing <= SHORT_MS) {
       this.#turnedAt = now;
       this.#shortRate = this.#wanted;

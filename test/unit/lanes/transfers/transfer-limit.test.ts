@@ -19,6 +19,8 @@ class Download {
   hasCall = true;
   now = 0;
   standing = 0;
+  /** The smallest delay that the session has measured. */
+  least = 0;
   readonly limit = new TransferLimit(false);
   #unread = 0;
   readonly #bufferBytes = 600_000;
@@ -41,7 +43,8 @@ class Download {
     this.#unread = Math.max(0, this.#unread + TICK * (arrived - read));
     this.#read.push(read);
     this.#bytes += read * TICK;
-    this.limit.tick(this.now, read * TICK, this.standing, RTT, this.hasCall);
+    this.least = Math.min(this.least, this.standing);
+    this.limit.tick(this.now, read * TICK, this.standing - this.least, this.least, RTT, this.hasCall);
   }
 
   /** @returns the rate of reading, in bytes per millisecond, and the longest queue */
@@ -71,7 +74,7 @@ describe("the limit of transfers beside a call", () => {
       let now = 0;
       const tick = (standing: number) => {
         now += TICK;
-        limit.tick(now, TICK * CAPACITY, standing, RTT, true);
+        limit.tick(now, TICK * CAPACITY, standing, 0, RTT, true);
       };
       while (now < 2_000) tick(0);
       while (limit.state === "off") tick(40);
@@ -94,6 +97,41 @@ describe("the limit of transfers beside a call", () => {
     download.hasCall = false;
     download.tick();
     expect(download.limit.rate).toBe(Number.POSITIVE_INFINITY);
+  });
+
+  it("finds the queue of a download that moved before the delay was measured", () => {
+    const download = new Download();
+    download.hasCall = false;
+    download.run(5_000);
+    download.hasCall = true;
+    download.least = Number.POSITIVE_INFINITY;
+    download.run(4_000);
+    const { rate, longest } = download.run(10_000);
+    expect(longest).toBeLessThan(25);
+    expect(rate).toBeGreaterThan(0.9 * CAPACITY);
+  });
+
+  it("finds no queue on a path that transfers do not fill, and slows them down for less than 2 s a minute", () => {
+    for (const isUp of [true, false]) {
+      const limit = new TransferLimit(isUp);
+      const rates: number[] = [];
+      for (let now = TICK; now < 60_000; now += TICK) {
+        limit.tick(now, TICK * Math.min(limit.rate, CAPACITY / 4), 0, 0, RTT, true);
+        rates.push(limit.rate);
+      }
+      expect(rates.filter((rate) => rate < CAPACITY / 4).length).toBeGreaterThan(0);
+      expect(TICK * rates.filter((rate) => rate < Number.POSITIVE_INFINITY).length).toBeLessThan(2_000);
+    }
+  });
+
+  it("trusts a delay that was measured while nothing moved", () => {
+    const limit = new TransferLimit(false);
+    let now = 0;
+    for (; now < 1_000; now += TICK) limit.tick(now, 0, 0, 0, RTT, true);
+    for (; now < 10_000; now += TICK) {
+      limit.tick(now, TICK * CAPACITY, 0, 0, RTT, true);
+      expect(limit.state).toBe("off");
+    }
   });
 
   it("is released when others fill the queue, for longer each time", () => {
@@ -129,7 +167,7 @@ describe("the limit of transfers beside a call", () => {
     let now = TICK;
     const run = (ms: number, rate: number, standing: number) => {
       for (const end = now + ms; now < end; now += TICK)
-        limit.tick(now, TICK * Math.min(rate, limit.rate), standing, RTT, true);
+        limit.tick(now, TICK * Math.min(rate, limit.rate), standing, 0, RTT, true);
     };
     run(2_000, 40, 60);
     run(1_000, 40, 0);
@@ -145,7 +183,7 @@ describe("the limit of transfers beside a call", () => {
       const isLimited = limit.state !== "off";
       const most = isLimited ? Math.min(limit.bufferBytes / 200, CAPACITY) : CAPACITY;
       if (isLimited && buffers.at(-1) !== limit.bufferBytes) buffers.push(limit.bufferBytes);
-      limit.tick(now, TICK * Math.min(limit.rate, most), most < CAPACITY ? 0 : 40, RTT, true);
+      limit.tick(now, TICK * Math.min(limit.rate, most), most < CAPACITY ? 0 : 40, 0, RTT, true);
     }
     expect(buffers.length).toBeGreaterThan(1);
     expect(Math.max(...buffers)).toBeGreaterThan(200 * CAPACITY);
@@ -170,7 +208,8 @@ describe("the limit of transfers beside a call", () => {
       const draw = () => random() / 2 ** 32;
       const limit = new TransferLimit(false);
       for (let now = TICK; now < 60_000; now += TICK) {
-        limit.tick(now, draw() * 100_000, draw() < 0.1 ? -1 : draw() * 300, draw() * 300, draw() < 0.999);
+        const standing = draw() < 0.1 ? -1 : draw() * 300;
+        limit.tick(now, draw() * 100_000, standing, draw() * 300, draw() * 300, draw() < 0.999);
         expect(limit.rate).toBeGreaterThanOrEqual(25);
       }
     }
