@@ -404,7 +404,7 @@ export class LaneScheduler implements WaitingFlows {
       this.#hedger.reconsider();
     }
     const lates = this.#lateness.count;
-    this.#lateness.update(now, this.#lanes.all, this.#path);
+    this.#lateness.update(now, this.#lanes.all, this.#path, this.#hedger.isCheap(now));
     this.#counters.spread.late += this.#lateness.count - lates;
     if (this.#lateness.isAny) this.#hedger.hedge(now);
     this.#dispatcher.dispatch(now, this.#intervals.delivered);

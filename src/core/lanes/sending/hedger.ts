@@ -79,6 +79,11 @@ export class Hedger {
     }
   }
 
+  /** Whether copies cost little: the pacer holds nothing back, and few were needed lately. */
+  isCheap(now: number): boolean {
+    return !this.#demand.isLimited(now) && this.#budget.hasSpare(this.#pacer.rate);
+  }
+
   /** Makes {@link hedge} reconsider everything on late lanes: what was not due, or exceeded the budget, may now be sent again. */
   reconsider(): void {
     for (const lane of this.#lanes.all) lane.hedged = lane.receipted;

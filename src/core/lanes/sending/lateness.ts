@@ -20,6 +20,13 @@ const MARGIN_SHARE = 0.1;
 const MARGIN_PACKETS = 4;
 const PACKET_BYTES = 1_250;
 const MAX_PACKETS_SHARE = 0.5;
+/**
+ * By how much less is tolerated while copies cost little. What was lost then arrives that much sooner. During an overload, lanes that are
+ * avoided without need cost throughput, and while losses or jitter cause many copies, more of them would leave none for overdue datagrams.
+ */
+const CHEAP_MS = 2;
+/** Largest margin that is reduced. On a longer path, 2 ms are little. */
+const MAX_CHEAP_MARGIN_MS = 10;
 /** How long flows remain spread over all lanes after a lane has become late. */
 const SPREAD_MS = 5_000;
 /** Time beyond two round trips after which a lane without any receipt counts as late. */
@@ -60,8 +67,10 @@ export class Lateness {
     return sentAt + this.margin(path) < this.newest;
   }
 
-  update(now: number, lanes: readonly LaneState[], path: PathDelay): void {
-    const margin = this.margin(path);
+  /** @param isCheap  whether copies cost little (hedger.ts) */
+  update(now: number, lanes: readonly LaneState[], path: PathDelay, isCheap: boolean): void {
+    let margin = this.margin(path);
+    if (isCheap && margin <= MAX_CHEAP_MARGIN_MS) margin -= CHEAP_MS;
     const patience = 2 * path.minRtt + PATIENCE_MS;
     this.isAny = false;
     for (const lane of lanes) {

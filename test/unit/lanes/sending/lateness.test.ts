@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { LaneState } from "../../../../src/core/lanes/lane-state.ts";
 import { PathDelay } from "../../../../src/core/lanes/rate/measures/path-delay.ts";
 import { Lateness } from "../../../../src/core/lanes/sending/lateness.ts";
 
@@ -19,6 +20,25 @@ describe("Lateness", () => {
     ["at most half of the round trip for packets", 30, 12.5, 15],
   ])("tolerates %s between lanes (RTT %i ms, %d bytes/ms)", (_, rtt, rate, margin) => {
     expect(marginAt(rtt, rate)).toBe(margin);
+  });
+
+  it("tolerates 2 ms less while copies cost little", () => {
+    const path = new PathDelay();
+    path.noteRoundTrip(30);
+    const lateAfter = [true, false].map((isCheap) => {
+      const lateness = new Lateness();
+      const lane = new LaneState(0);
+      lane.open(0, 0);
+      lane.assign(0, 0, 1_200, 1_200);
+      lane.written = 1;
+      for (let sentAt = 0; sentAt < 10; sentAt += 0.5) {
+        lateness.noteReceipt(sentAt);
+        lateness.update(sentAt + 30, [lane], path, isCheap);
+        if (lateness.isAny) return sentAt;
+      }
+      return undefined;
+    });
+    expect(lateAfter).toEqual([3.5, 5.5]);
   });
 
   it("does not use a rate that is not measured", () => {
