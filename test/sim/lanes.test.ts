@@ -204,7 +204,7 @@ describe("lanes between programs that wait up to 40 ms for their turn, as on a b
 
 describe("lanes over a link with spare capacity that loses 5 % of the packets in bursts of eight", () => {
   const BURSTS = { loss: 0.05, burst: 8, losesSent: true, duration: 10_000, warmup: 4_000 } as const;
-  const SEEDS = [131, 132, 133];
+  const SEEDS = Array.from({ length: 12 }, (_, i) => 131 + i);
 
   /** Results for 60 % load, one for each seed. */
   function results(base: typeof OURS | typeof BEFORE): LoadResult[] {

@@ -116,6 +116,11 @@ export class SessionQueue implements WaitingFlows {
     this.#quantum = Math.min(MAX_QUANTUM_BYTES, Math.max(MIN_QUANTUM_BYTES, Math.floor(rate * TURN_MS)));
   }
 
+  /** Rate of arrivals in the last second, in bytes per millisecond. */
+  arrivals(now: number): number {
+    return this.#arrivals.at(now);
+  }
+
   /** A datagram is sent twice: the copy also uses the rate that drains the queue. */
   noteCopy(now: number, length: number): void {
     this.#arrivals.note(now, length);

@@ -12,6 +12,7 @@ import type { Demand } from "./demand.ts";
 import { CROWD } from "./demand-slack.ts";
 import type { Interval } from "./measures/measures.ts";
 import type { PathDelay } from "./measures/path-delay.ts";
+import { RecentRate } from "./measures/recent-rate.ts";
 import type { TurnDelay } from "./measures/turn-delay.ts";
 import type { Pacer } from "./pacer.ts";
 import type { RateControl } from "./rate-control.ts";
@@ -29,6 +30,12 @@ const STARVED_INTERVALS = 4;
 const MAX_STARVED_INTERVALS = 8;
 /** An interval counts as limited if the pacer held something for more than this share of it. */
 const LIMITED_SHARE = 0.2;
+/**
+ * The rate leaves room for copies if what arrives in a second is below this share of it, and at least this share of that is delivered. With
+ * arrivals of 0.9 of the rate, copies would make the queue grow.
+ */
+const ROOMY_SHARE = 0.8;
+const DELIVERED_SHARE = 0.85;
 /** Longest wait in a standing queue: this, or a share of the round trip, because a TCP inside needs that to fill the link. */
 const STANDING_MS = 20;
 const STANDING_RTT_SHARE = 0.25;
@@ -51,6 +58,8 @@ export class RateIntervals {
   readonly #sender: LaneSender;
   readonly #ageBudget: number;
 
+  /** Rate of delivery. */
+  readonly #deliveries = new RecentRate();
   /** Intervals in a row without enough samples. */
   #starved = 0;
   /** Counts at the start of the interval. */
@@ -126,7 +135,8 @@ export class RateIntervals {
     interval.lates = this.#lateness.count - this.#latesBefore;
     interval.lateShare = this.#lanes.lateShare;
     interval.newest = this.#lateness.newest;
-    demand.end(now, interval.isLimited);
+    this.#deliveries.note(now, interval.delivered);
+    demand.end(now, interval.isLimited, this.#leavesRoom(now));
     // An interval that includes an idle time says nothing about the path.
     if (length >= MAX_STARVED_INTERVALS * wanted) this.#rates.skip(interval);
     else if (length > 0) this.#adapt();
@@ -135,6 +145,13 @@ export class RateIntervals {
     this.#framesBefore = sender.frames;
     this.#latesBefore = this.#lateness.count;
     this.#agedBefore = this.#queue.aged;
+  }
+
+  /** Whether the rate leaves room for copies. While a queue overflows, the rate may be too high, but then not all is delivered. */
+  #leavesRoom(now: number): boolean {
+    if (this.#rates.mode === "start") return false;
+    const arrivals = this.#queue.arrivals(now);
+    return arrivals < ROOMY_SHARE * this.#rates.rate && this.#deliveries.at(now) > DELIVERED_SHARE * arrivals;
   }
 
   #adapt(): void {

@@ -18,8 +18,8 @@ import type { Demand } from "../rate/demand.ts";
 import type { Pacer } from "../rate/pacer.ts";
 import type { HedgeBudget } from "./hedge-budget.ts";
 
-/** Share of its usual earnings that the hedging budget gets while the session is limited. */
-const LIMITED_HEDGE_SHARE = 0.2;
+/** Share of its usual earnings that the hedging budget gets while the session has no room. */
+const NO_ROOM_HEDGE_SHARE = 0.2;
 /** What a frame counts towards the limit at least. A small datagram takes a block of memory too, and all frames are searched for hedges. */
 const MIN_FRAME_BYTES = 256;
 
@@ -88,7 +88,7 @@ export class LaneSender {
     this.#counted += countedBytes(size);
     lane.assign(now, entry, size, this.sentBytes);
     this.#pacer.spend(size);
-    this.#budget.earn(this.#demand.isLimited(now) ? LIMITED_HEDGE_SHARE * size : size, this.#pacer.rate);
+    this.#budget.earn(this.#demand.hasRoom(now) ? size : NO_ROOM_HEDGE_SHARE * size, this.#pacer.rate);
     this.dirty |= lane.bit;
     this.frames++;
   }

@@ -49,6 +49,27 @@ function stall(mode: DelayMode, intervals: number): void {
   for (let i = 0; i < intervals; i++) mode.tick(interval as Interval, overflow(0), false);
 }
 
+/** The rate after intervals in which half of the lanes are late. @param delayed  what the delay exceeds that of the empty path by, in milliseconds */
+function rateAfterSurge(mode: DelayMode, intervals: number, delayed: number): number {
+  const interval = {
+    now: 0,
+    length: INTERVAL_MS,
+    delivered: (LINK_RATE / 2) * INTERVAL_MS,
+    hasSamples: true,
+    isLimited: true,
+    lateShare: 0.5,
+    sentBytes: 0,
+  };
+  const delivery = LINK_RATE / 2;
+  const shown = { capacity: 0, proved: 0, standing: 0, minRtt: 50, delivery, recentDelivery: delivery };
+  const measures = { ...shown, delayed, sentAt: 0, sentBytes: 0, surges: true } as Measures;
+  for (let i = 0; i < intervals; i++) {
+    interval.now += INTERVAL_MS;
+    mode.tick(interval as Interval, measures, true);
+  }
+  return mode.rate;
+}
+
 function begun(): DelayMode {
   const mode = new DelayMode();
   mode.begin(LINK_RATE);
@@ -76,6 +97,14 @@ describe("DelayMode", () => {
     stall(mode, 13);
     expect(capacityAfter(mode, 16, 80)).toBeGreaterThan(2 * LINK_RATE);
     expect(capacityAfter(mode, 1, 80)).toBe(1.25 * LINK_RATE);
+  });
+
+  it("backs off in a surge of losses while the delay shows a queue, even one below the target", () => {
+    expect(rateAfterSurge(begun(), 40, 1.5)).toBeLessThan(0.5 * LINK_RATE);
+  });
+
+  it("does not back off in a surge of losses once the path has been empty for four intervals", () => {
+    expect(rateAfterSurge(begun(), 40, 0.5)).toBeGreaterThan(0.85 * LINK_RATE);
   });
 
   it("bounds it after a silence in which the path would have carried less than 64 packets", () => {

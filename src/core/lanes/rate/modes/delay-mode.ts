@@ -11,8 +11,9 @@
  *
  * The same holds for a queue below the target, so that of several sessions the one that sends least grows fastest. Without a queue the rate
  * grows: quickly up to the rate known from before, hardly for two round trips, then faster and faster (the plateau of CUBIC, RFC 9438 §4.2),
- * but never a quarter beyond the rate that the path has proved to take. A queue too short to show in the delay shows in a surge of losses,
- * if the session was sending at its rate (rate-use.ts).
+ * but never a quarter beyond the rate that the path has proved to take. A queue that overflows before it is longer than the target shows in
+ * a surge of losses, if the session was sending at its rate (rate-use.ts). It also delays the packets that it does not drop. So while the
+ * delay shows no queue at all, the losses are the path's own.
  *
  * A queue that overflows drops some of the bytes that count between two frames, so the capacity seems larger than it is, and the session
  * would keep the queue overflowing. While there is a queue, the link is hardly ever idle, so the rate of delivery bounds the capacity. The
@@ -57,6 +58,9 @@ const MOST_DELIVERED = 1.25;
  */
 const STALL_TICKS = 8;
 const STALL_PACKETS = 64;
+/** A delay below this, for so many intervals, shows that there is no queue that overflows. */
+const NO_QUEUE_MS = 1;
+const NO_QUEUE_TICKS = 4;
 const BACK_OFF = 0.95;
 const BACK_OFF_FLOOR = 0.85;
 /** Share of late lanes above which losses mean that a queue overflows: with a surge of losses, and without samples of the delay. */
@@ -75,6 +79,8 @@ export class DelayMode {
   #falls = 0;
   /** Intervals in a row with a queue. */
   #queued = 0;
+  /** Intervals in a row without any queue. */
+  #empty = 0;
   /** Intervals in a row in which nothing was receipted. */
   #silent = 0;
   /** Intervals until the rate of delivery no longer includes a slowdown or a stall. */
@@ -88,14 +94,16 @@ export class DelayMode {
     this.#growing = 0;
     this.#falls = 0;
     this.#queued = 0;
+    this.#empty = 0;
     this.#silent = 0;
   }
 
   /** @param isShared  whether others have much of the link, so the session must not probe for more */
   tick(interval: Interval, measures: Measures, isShared: boolean): void {
     const { hasSamples, isLimited, lateShare } = interval;
-    const isCrowd =
-      (measures.surges && lateShare > OVERFLOW) || (!hasSamples && isLimited && lateShare > BLIND_OVERFLOW);
+    this.#empty = measures.delayed < NO_QUEUE_MS ? this.#empty + 1 : 0;
+    const overflows = measures.surges && lateShare > OVERFLOW && this.#empty < NO_QUEUE_TICKS;
+    const isCrowd = overflows || (!hasSamples && isLimited && lateShare > BLIND_OVERFLOW);
     this.#silent = interval.delivered === 0 ? this.#silent + 1 : 0;
     const missed = this.#silent * interval.length * this.capacity;
     if (this.#silent >= STALL_TICKS && missed >= STALL_PACKETS * PACKET_BYTES)
