@@ -49,8 +49,8 @@ function stall(mode: DelayMode, intervals: number): void {
   for (let i = 0; i < intervals; i++) mode.tick(interval as Interval, overflow(0), false);
 }
 
-/** The rate after intervals in which half of the lanes are late. @param delayed  what the delay exceeds that of the empty path by, in milliseconds */
-function rateAfterSurge(mode: DelayMode, intervals: number, delayed: number): number {
+/** The rate after intervals in which half of the lanes are late. @param delays  above the delay of the empty path, in milliseconds, in turn */
+function rateAfterSurge(mode: DelayMode, intervals: number, ...delays: number[]): number {
   const interval = {
     now: 0,
     length: INTERVAL_MS,
@@ -62,10 +62,11 @@ function rateAfterSurge(mode: DelayMode, intervals: number, delayed: number): nu
   };
   const delivery = LINK_RATE / 2;
   const shown = { capacity: 0, proved: 0, standing: 0, minRtt: 50, delivery, recentDelivery: delivery };
-  const measures = { ...shown, delayed, sentAt: 0, sentBytes: 0, surges: true } as Measures;
+  const measures = { ...shown, delayed: 0, sentAt: 0, sentBytes: 0, surges: true };
   for (let i = 0; i < intervals; i++) {
     interval.now += INTERVAL_MS;
-    mode.tick(interval as Interval, measures, true);
+    measures.delayed = delays[i % delays.length];
+    mode.tick(interval as Interval, measures as Measures, true);
   }
   return mode.rate;
 }
@@ -101,6 +102,10 @@ describe("DelayMode", () => {
 
   it("backs off in a surge of losses while the delay shows a queue, even one below the target", () => {
     expect(rateAfterSurge(begun(), 40, 1.5)).toBeLessThan(0.5 * LINK_RATE);
+  });
+
+  it("does not back off in a surge of losses if no two intervals in a row show a queue", () => {
+    expect(rateAfterSurge(begun(), 40, 8, 0)).toBeGreaterThan(0.85 * LINK_RATE);
   });
 
   it("does not back off in a surge of losses once the path has been empty for four intervals", () => {

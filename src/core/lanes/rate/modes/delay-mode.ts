@@ -58,7 +58,10 @@ const MOST_DELIVERED = 1.25;
  */
 const STALL_TICKS = 8;
 const STALL_PACKETS = 64;
-/** A delay below this, for so many intervals, shows that there is no queue that overflows. */
+/**
+ * A queue that overflows lasts. So without two intervals in a row that both have at least this delay, for so many intervals, nothing
+ * overflows. A delay in one interval alone is a burst of repairs, or a machine that is slow to schedule its programs.
+ */
 const NO_QUEUE_MS = 1;
 const NO_QUEUE_TICKS = 4;
 const BACK_OFF = 0.95;
@@ -79,8 +82,9 @@ export class DelayMode {
   #falls = 0;
   /** Intervals in a row with a queue. */
   #queued = 0;
-  /** Intervals in a row without any queue. */
+  /** Intervals in a row without a queue that lasts, and the delay in the previous one. */
   #empty = 0;
+  #delayedBefore = 0;
   /** Intervals in a row in which nothing was receipted. */
   #silent = 0;
   /** Intervals until the rate of delivery no longer includes a slowdown or a stall. */
@@ -95,13 +99,15 @@ export class DelayMode {
     this.#falls = 0;
     this.#queued = 0;
     this.#empty = 0;
+    this.#delayedBefore = 0;
     this.#silent = 0;
   }
 
   /** @param isShared  whether others have much of the link, so the session must not probe for more */
   tick(interval: Interval, measures: Measures, isShared: boolean): void {
     const { hasSamples, isLimited, lateShare } = interval;
-    this.#empty = measures.delayed < NO_QUEUE_MS ? this.#empty + 1 : 0;
+    this.#empty = Math.min(measures.delayed, this.#delayedBefore) < NO_QUEUE_MS ? this.#empty + 1 : 0;
+    this.#delayedBefore = measures.delayed;
     const overflows = measures.surges && lateShare > OVERFLOW && this.#empty < NO_QUEUE_TICKS;
     const isCrowd = overflows || (!hasSamples && isLimited && lateShare > BLIND_OVERFLOW);
     this.#silent = interval.delivered === 0 ? this.#silent + 1 : 0;
