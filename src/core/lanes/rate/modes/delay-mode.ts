@@ -13,7 +13,7 @@
  * grows: quickly up to the rate known from before, hardly for two round trips, then faster and faster (the plateau of CUBIC, RFC 9438 §4.2),
  * but never a quarter beyond the rate that the path has proved to take. A queue that overflows before it is longer than the target shows in
  * a surge of losses, if the session was sending at its rate (rate-use.ts). It also delays the packets that it does not drop. So while the
- * delay shows no queue at all, the losses are the path's own.
+ * delay shows no queue that lasts, the losses are the path's own.
  *
  * A queue that overflows drops some of the bytes that count between two frames, so the capacity seems larger than it is, and the session
  * would keep the queue overflowing. While there is a queue, the link is hardly ever idle, so the rate of delivery bounds the capacity. The
