@@ -5,6 +5,7 @@ import type { NetworkOptions } from "./network.ts";
 import { Network } from "./network.ts";
 
 const TARGET = "192.0.2.1:53";
+const KEY = new TextEncoder().encode("a key of the tests");
 
 /** A client whose server has an address on this machine, as soon as its session is up. */
 function up(latencyMs: number, options: NetworkOptions = {}): Network {
@@ -148,6 +149,83 @@ describe("a session without receipts, before it is known whether a local address
     network.client.close();
     network.settle();
     expect(sentOf(network)).toBe(100);
+  });
+});
+
+describe("a session at a local address whose server challenges the client", () => {
+  const KEYED: NetworkOptions = { client: { psk: KEY }, server: { psk: KEY } };
+
+  it.each([25, 150])("begins with receipts if the challenge takes long (%i ms one way)", (latencyMs) => {
+    const network = up(latencyMs, KEYED);
+    flood(network, open(network), 10);
+    network.advance(3_000);
+    expect(arrivedOf(network)).toBe(10);
+    expect(kinds(network)).toEqual(["session-up"]);
+    expect(network.client.lanesUp).toBe(4);
+  });
+
+  it("begins without receipts if the challenge takes less than 50 ms, and gets them if each round trip takes 10 ms", () => {
+    const network = up(24, KEYED);
+    expect(network.client.lanesUp).toBe(1);
+    network.advance(1_000);
+    expect(kinds(network)).toEqual(["session-up", "session-renewed"]);
+    expect(network.client.lanesUp).toBe(4);
+  });
+
+  it("is replaced by one without receipts, although it is in use, if only the challenge takes long", () => {
+    const network = new Network({ ...KEYED, client: { ...KEYED.client, lanes: "auto", isLocal: true } });
+    network.isStalled = true;
+    network.start();
+    const association = open(network);
+    network.advance(100);
+    network.isStalled = false;
+    for (let ms = 0; ms < 4_000; ms++) {
+      network.send(association, TARGET, `${ms}`);
+      network.advance(1);
+    }
+    expect(arrivedOf(network)).toBe(4_000);
+    expect(kinds(network)).toEqual(["session-up", "session-renewed"]);
+    expect(network.client.lanesUp).toBe(1);
+  });
+
+  it("begins without receipts if the server has none, and measures nothing", () => {
+    const network = up(25, { ...KEYED, server: { psk: KEY, hasReceipts: false } });
+    flood(network, open(network), 200);
+    network.advance(60);
+    expect(arrivedOf(network)).toBe(200);
+    network.advance(1_000);
+    expect(kinds(network)).toEqual(["session-up"]);
+  });
+});
+
+describe("a session without receipts at a server far away", () => {
+  it.each([true, false])(
+    "is replaced by one with receipts after a restart of the server (kept: %s)",
+    (isKept) => {
+      const network = up(25);
+      open(network);
+      while (network.attempts.length === 1) network.advance(1);
+      // The next session has no time to come up.
+      network.cutConnections();
+      if (isKept) network.restartServer();
+      else {
+        network.killServer();
+        network.startServer();
+      }
+      network.advance(5_000);
+      expect(kinds(network).at(-1)).toBe("session-renewed");
+      expect(network.client.lanesUp).toBe(4);
+    },
+  );
+});
+
+describe("a session at a local address whose server does not challenge the client", () => {
+  it("is replaced by one with receipts at once if its first round trip takes half a second", () => {
+    const network = up(250);
+    network.advance(0);
+    expect(network.attempts.length).toBe(2);
+    network.advance(2_000);
+    expect(kinds(network)).toEqual(["session-up", "session-renewed"]);
   });
 });
 

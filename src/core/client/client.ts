@@ -273,7 +273,7 @@ export class TunnelClient {
   handleConnected(now: number, index: number): void {
     const lane = this.#parts.laneByIndex[index];
     if (this.#parts.isClosed || lane.state !== LANE_CONNECTING) return;
-    lane.handleConnected(now, this.#lanes.credentialsFor(lane), this.#laneCount.offersReceipts);
+    lane.handleConnected(now, this.#lanes.credentialsFor(lane));
     this.#lanes.arm(lane);
   }
 

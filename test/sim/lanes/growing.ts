@@ -19,7 +19,7 @@ class GrowingLanes implements Wakeable {
   constructor(options: EndOptions, rtt: number) {
     this.#loop = options.loop;
     this.#rtt = rtt;
-    this.#count.begin(0, true);
+    this.#count.begin(0, true, true);
     this.client = new ScheduledLanes(options, 1, (now) => {
       if (this.#count.grow(now, this.client.scheduler.timesLate)) this.#connect();
     });

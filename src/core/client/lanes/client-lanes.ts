@@ -82,6 +82,7 @@ export class ClientLanes implements RenewalActions {
         this.#parts.counters,
         this.#tickets,
         this.#clock,
+        this.#count,
         this.#parts.options,
       );
       this.#parts.laneByIndex[lane.index] = lane;
@@ -177,7 +178,16 @@ export class ClientLanes implements RenewalActions {
     } else if (this.#parts.scheduler === undefined) this.#rebalance(now, lane);
     lane.tunnel!.handleTimeout(now);
     this.arm(lane);
+    if (isNew) this.#reconsiderReceipts(now, lane.exchangeMs, answer.receipts);
     this.renewal.renewIfDue(now);
+  }
+
+  /** A new session has begun, after a round trip of `exchangeMs`. */
+  #reconsiderReceipts(now: number, exchangeMs: number, hasReceipts: boolean): void {
+    const count = this.#count;
+    const hasChanged = count.sample(exchangeMs);
+    const mayAdd = !hasReceipts && count.offersReceipts && count.mayAddReceipts;
+    if (hasChanged || mayAdd) this.renewal.handlePath(now);
   }
 
   #open(now: number, lane: Lane): void {
@@ -200,7 +210,7 @@ export class ClientLanes implements RenewalActions {
   takeOver(now: number, lane: Lane, answer: ExtensionResponse): void {
     this.session = this.#credentialsOf(lane, answer);
     if (answer.receipts) this.#dispatch.begin();
-    this.#count.begin(now, answer.receipts);
+    this.#count.begin(now, lane.offeredReceipts, answer.receipts);
     this.#flows.giveNewIds();
     this.#open(now, lane);
     this.#registerAll(now, lane);
@@ -210,7 +220,7 @@ export class ClientLanes implements RenewalActions {
   #beginSession(now: number, lane: Lane, answer: ExtensionResponse): void {
     this.session = this.#credentialsOf(lane, answer);
     this.renewal.reset();
-    this.#count.begin(now, answer.receipts);
+    this.#count.begin(now, lane.offeredReceipts, answer.receipts);
     this.#parts.associations.isConfirmed.fill(0);
     // In the new session, these ids may stand for other addresses.
     this.#parts.dropEnded();

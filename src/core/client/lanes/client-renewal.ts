@@ -92,10 +92,11 @@ export class ClientRenewal {
   }
 
   /**
-   * Whether the change is worth new source ports. A session without receipts is only cheaper, which is not enough while this one is in use.
+   * Whether the change is worth new source ports. A session without receipts is only cheaper, which is not enough while this one is in use,
+   * unless it has just begun with a wrong guess.
    */
   get #isWorthSwitching(): boolean {
-    return this.#count.offersReceipts || this.#parts.associations.count === 0;
+    return this.#count.offersReceipts || this.#count.wasGuess || this.#parts.associations.count === 0;
   }
 
   #renew(now: number): void {

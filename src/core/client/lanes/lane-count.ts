@@ -2,8 +2,10 @@
  * Decides how many lanes a client has, and whether it asks for receipts.
  *
  * Many lanes with receipts help on paths that lose packets or queue them, but cost CPU time. Within one machine or a fast LAN they gain
- * nothing, because TCP repairs a hole within a millisecond. So "auto" measures round trips of the whole path, including relays, as soon as
- * a session is up. A session that began with the wrong choice is replaced before it is much used.
+ * nothing, because TCP repairs a hole within a millisecond. So "auto" measures round trips of the whole path, including relays, from the
+ * first request on. A session that began with the wrong choice is replaced before it is much used. But its associations then get new source
+ * ports, and over a long path the next session takes a second to connect. So a session through a relay on this machine, such as ss-tunnel,
+ * begins with receipts if the server's challenge took long to arrive.
  *
  * The count starts with a few lanes and doubles when lanes have become late. If a relay or the server refuses connections, or ends them
  * at once, the lanes that are up suffice for a while. After a quiet time the count is halved again, because each lane costs heartbeats.
@@ -20,6 +22,8 @@ export const FAR_MS = 10;
  */
 const NEEDED_SAMPLES = 20;
 const NEEDED_MS = 500;
+/** Time in milliseconds of a first request and its challenge after which the path is probably long. A relay has to connect in that time, too. */
+const LIKELY_FAR_MS = 50;
 /** How often lanes must have become late before the count grows, and how long the last additions get to take effect. */
 const GROW_LATES = 2;
 const GROW_MS = 300;
@@ -41,7 +45,9 @@ export class LaneCount {
   #sampledMs = 0;
   /** The samples have shown whether receipts are needed. */
   #isDecided = false;
-  /** The server did not give the last session the receipts that it was asked for. */
+  /** {@link offersReceipts} is a guess, which the samples may refute. */
+  #isGuess = false;
+  /** The server did not give a session the receipts that it was asked for. */
   #lacksReceipts = false;
   #changedAt = Number.NEGATIVE_INFINITY;
   #lates = 0;
@@ -69,23 +75,47 @@ export class LaneCount {
     return this.#isAuto && !this.#lacksReceipts && (!this.#isDecided || this.offersReceipts);
   }
 
+  /** Whether receipts were only a guess, so that a session that has them may be replaced although it is in use. */
+  get wasGuess(): boolean {
+    return this.#isGuess;
+  }
+
+  /** Takes the time from a first request to the server's challenge, in milliseconds. A single late answer decides nothing. */
+  handleChallenge(elapsed: number): void {
+    if (!this.isSampling || this.offersReceipts || elapsed < LIKELY_FAR_MS) return;
+    this.offersReceipts = true;
+    this.#isGuess = true;
+  }
+
   /** Takes a round trip, in milliseconds. @returns true if {@link offersReceipts} has changed, so that a new session is needed */
   sample(roundTrip: number): boolean {
     if (!this.isSampling) return false;
     this.#samples++;
     this.#sampledMs += roundTrip;
-    const isNear = roundTrip < (this.offersReceipts ? NEAR_MS : FAR_MS);
+    const isNear = roundTrip < (this.offersReceipts && !this.#isGuess ? NEAR_MS : FAR_MS);
     this.#isDecided = isNear || this.#samples >= NEEDED_SAMPLES || this.#sampledMs >= NEEDED_MS;
-    if (!this.#isDecided || isNear !== this.offersReceipts) return false;
+    if (!this.#isDecided) return false;
+    if (!isNear) this.#isGuess = false;
+    if (isNear !== this.offersReceipts) return false;
     this.offersReceipts = !this.offersReceipts;
     return true;
   }
 
-  /** A session has begun. @param receipts  whether it has receipts; without them, "auto" means one lane */
-  begin(now: number, receipts: boolean): void {
+  /**
+   * A session has begun.
+   *
+   * @param offered   whether the client has asked for receipts
+   * @param receipts  whether the session has them; without them, "auto" means one lane
+   */
+  begin(now: number, offered: boolean, receipts: boolean): void {
     this.#lates = 0;
     this.#changedAt = now;
-    this.#lacksReceipts = this.offersReceipts && !receipts;
+    // A request to resume a session asks for what that session had, which says nothing about the server.
+    if (offered) this.#lacksReceipts = !receipts;
+    if (this.#isGuess && !receipts) {
+      this.#isGuess = false;
+      this.offersReceipts = offered;
+    }
     // If the server does not support receipts, no sample can change that.
     if (this.#lacksReceipts) this.#isDecided = true;
     if (this.#isAuto) this.wanted = receipts ? FIRST_LANES : 1;

@@ -32,6 +32,7 @@ import { Tunnel } from "../../session/tunnel.ts";
 import type { ClientClock } from "../client-clock.ts";
 import type { Way } from "../ways/way-race.ts";
 import { backoff } from "../ways/way-race.ts";
+import type { LaneCount } from "./lane-count.ts";
 
 /** Bytes of control capsules that may wait for a server that does not read, in addition to those that register everything. */
 const CONTROL_BYTES = 1_048_576;
@@ -96,10 +97,14 @@ export class Lane {
   readonly #counters: Counters;
   readonly #tickets: Tickets;
   readonly #clock: ClientClock;
+  readonly #count: LaneCount;
   readonly #head = new HeadBuffer();
   #transcript: Transcript | undefined;
   #requestMac: Uint8Array | undefined;
+  /** Whether the last request asked for receipts, when it was sent, and how long its answer took, in milliseconds. */
   #offersReceipts = false;
+  #requestedAt = 0;
+  #exchangeMs = 0;
   #attempts = 0;
   /** Challenges since the last wait, and whether a connection was made to answer one. */
   #challenges = 0;
@@ -107,7 +112,7 @@ export class Lane {
   /** Offset where {@link handleHead} stopped. */
   #answer: Answer | undefined;
 
-  /** @param tickets  shared by all lanes of the client, as is `clock` */
+  /** @param tickets  shared by all lanes of the client, as are `clock` and `count` */
   constructor(
     index: number,
     number: number,
@@ -115,6 +120,7 @@ export class Lane {
     counters: Counters,
     tickets: Tickets,
     clock: ClientClock,
+    count: LaneCount,
     options: LaneOptions,
   ) {
     this.index = index;
@@ -123,6 +129,7 @@ export class Lane {
     this.#counters = counters;
     this.#tickets = tickets;
     this.#clock = clock;
+    this.#count = count;
     this.#options = options;
   }
 
@@ -172,14 +179,18 @@ export class Lane {
     this.deadline = NEVER;
   }
 
-  /**
-   * Sends a request.
-   *
-   * @param session         the session to join or resume; undefined for a new one
-   * @param offersReceipts  whether to ask for receipts in a new session; an existing one has them or not
-   */
-  handleConnected(now: number, session: SessionCredentials | undefined, offersReceipts: boolean): void {
-    this.#offersReceipts = session?.receipts ?? offersReceipts;
+  /** Whether the session that the server began with this lane was asked to have receipts. */
+  get offeredReceipts(): boolean {
+    return this.#offersReceipts;
+  }
+
+  /** Time from the last request to its answer, in milliseconds. */
+  get exchangeMs(): number {
+    return this.#exchangeMs;
+  }
+
+  /** Sends a request. @param session  the session to join or resume; undefined for a new one */
+  handleConnected(now: number, session: SessionCredentials | undefined): void {
     const { heartbeatMs, handshakeTimeoutMs, maxAssociations, maxContexts } = this.#options;
     this.#handle("connected");
     this.deadline = now + handshakeTimeoutMs;
@@ -275,6 +286,8 @@ export class Lane {
 
   #sendRequest(now: number, session: SessionCredentials | undefined): void {
     const { crypto, psk, keyName, ways, pathPrefix = "" } = this.#options;
+    this.#offersReceipts = session?.receipts ?? this.#count.offersReceipts;
+    this.#requestedAt = now;
     const { authority, server } = ways[this.way];
     const epoch = keyEpoch(this.#clock.unixMs(now, server));
     const ticket = this.#tickets.get(server);
@@ -299,6 +312,7 @@ export class Lane {
 
   /** Evaluates a complete head. @returns undefined if another response follows: after an interim one, or to a new request */
   #judge(now: number, session: SessionCredentials | undefined): Answer | undefined {
+    this.#exchangeMs = now - this.#requestedAt;
     const head = decodeHead(this.#head.bytes, this.#head.length);
     const response = head === undefined ? undefined : decodeUpgradeResponse(head);
     if (response === undefined) {
@@ -328,6 +342,7 @@ export class Lane {
     this.#tickets.set(server, { bytes: ticket, receivedAt: now });
     if (unixS !== undefined) this.#clock.handleServerTime(now, server, unixS * 1000);
     this.#challenges++;
+    if (session === undefined) this.#count.handleChallenge(this.#exchangeMs);
     if (this.#challenges > 1) {
       const detail = "it challenges each request again: are there several servers behind one address?";
       return failed(new ProtocolError("ERR_UPGRADE_REFUSED", detail));

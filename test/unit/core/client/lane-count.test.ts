@@ -4,7 +4,7 @@ import { LaneCount } from "../../../../src/core/client/lanes/lane-count.ts";
 /** A session with receipts that has begun at 0. */
 function begun(): LaneCount {
   const count = new LaneCount("auto", false);
-  count.begin(0, true);
+  count.begin(0, count.offersReceipts, true);
   return count;
 }
 
@@ -13,7 +13,7 @@ describe("a fixed number of lanes", () => {
     for (const lanes of [1, 2, 16]) {
       const count = new LaneCount(lanes, true);
       expect([count.most, count.wanted, count.offersReceipts]).toEqual([lanes, lanes, lanes > 1]);
-      count.begin(0, false);
+      count.begin(0, count.offersReceipts, false);
       for (let i = 1; i < 20; i++) {
         expect(count.grow(i * 1_000, i * 10)).toBe(false);
         count.handleFailed(i * 1_000, 1);
@@ -31,9 +31,9 @@ describe("--lanes auto", () => {
     for (const isLocal of [true, false]) {
       const count = new LaneCount("auto", isLocal);
       expect([count.wanted, count.offersReceipts]).toEqual([1, !isLocal]);
-      count.begin(0, false);
+      count.begin(0, count.offersReceipts, false);
       expect(count.wanted).toBe(1);
-      count.begin(0, true);
+      count.begin(0, count.offersReceipts, true);
       expect(count.wanted).toBe(4);
     }
   });
@@ -111,9 +111,31 @@ describe("--lanes auto", () => {
     expect(count.isSampling).toBe(false);
   });
 
+  it.each([
+    { challenge: 49, times: [9], begins: false, ends: false },
+    { challenge: 50, times: [9], begins: true, ends: false },
+    { challenge: 50, times: [...Array(19).fill(10), 9], begins: true, ends: false },
+    { challenge: 50, times: Array(20).fill(10), begins: true, ends: true },
+  ])("guess from a challenge whether a relay is far away, until it has measured: %o", (given) => {
+    const count = new LaneCount("auto", true);
+    count.handleChallenge(given.challenge);
+    expect(count.offersReceipts).toBe(given.begins);
+    count.begin(0, given.begins, given.begins);
+    expect(given.times.map((time) => count.sample(time)).includes(true)).toBe(given.begins !== given.ends);
+    expect(count.offersReceipts).toBe(given.ends);
+  });
+
+  it("has no guess about a session that began before the challenge of another way arrived", () => {
+    const count = new LaneCount("auto", true);
+    count.handleChallenge(100);
+    count.begin(0, false, false);
+    expect([count.offersReceipts, count.isSampling, count.mayAddReceipts]).toEqual([false, true, true]);
+    expect(count.sample(600)).toBe(true);
+  });
+
   it("does not measure at a server that does not support receipts", () => {
     const count = new LaneCount("auto", false);
-    count.begin(0, false);
+    count.begin(0, count.offersReceipts, false);
     expect(count.isSampling).toBe(false);
   });
 });

@@ -51,7 +51,7 @@ describe("the path of a session without receipts", () => {
     const count = new LaneCount("auto", false);
     const path = new UnmeasuredPath(count);
     const tunnel = filled();
-    count.begin(0, false);
+    count.begin(0, count.offersReceipts, false);
     count.handleOtherWay();
     path.begin(0, tunnel);
     expect(tunnel.isMetered).toBe(false);
