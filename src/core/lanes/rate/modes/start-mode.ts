@@ -20,8 +20,10 @@ const PACE = 2;
 const MOST_GROWTH = 2;
 const SIGN_MS = 2;
 const CLEAR_SIGN_MS = 6;
-/** Round trips for which a lane counts as new. */
+/** Round trips for which a lane counts as new: over a long path it carries more in each, for which its kernel's first window is too small. */
 const NEW_RTTS = 3;
+const NEW_LONG_RTTS = 5;
+const LONG_RTT_MS = 80;
 /** Round trips after the end of the start in which a frame without a queue shows that the end was an error. */
 const ERROR_RTTS = 1.5;
 
@@ -61,7 +63,9 @@ export class StartMode {
       this.#signs = 0;
       this.#endedAt = interval.now;
       this.#endTarget = target;
-      this.#wereLanesNew = interval.now - this.#laneUpAt < NEW_RTTS * measures.minRtt;
+      const { minRtt } = measures;
+      const newRtts = minRtt < LONG_RTT_MS ? NEW_RTTS : NEW_LONG_RTTS;
+      this.#wereLanesNew = interval.now - this.#laneUpAt < newRtts * minRtt;
       return Math.min(rate, Math.max(measured, rate / 4));
     }
     if (interval.isFilled) {
