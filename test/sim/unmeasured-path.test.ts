@@ -155,7 +155,7 @@ describe("a session without receipts, before it is known whether a local address
 describe("a session at a local address whose server challenges the client", () => {
   const KEYED: NetworkOptions = { client: { psk: KEY }, server: { psk: KEY } };
 
-  it.each([25, 150])("begins with receipts if the challenge takes long (%i ms one way)", (latencyMs) => {
+  it.each([40, 150])("begins with receipts if the challenge takes long (%i ms one way)", (latencyMs) => {
     const network = up(latencyMs, KEYED);
     flood(network, open(network), 10);
     network.advance(3_000);
@@ -164,8 +164,8 @@ describe("a session at a local address whose server challenges the client", () =
     expect(network.client.lanesUp).toBe(4);
   });
 
-  it("begins without receipts if the challenge takes less than 50 ms, and gets them if each round trip takes 10 ms", () => {
-    const network = up(24, KEYED);
+  it("begins without receipts if the challenge takes less than 80 ms, and gets them if each round trip takes 10 ms", () => {
+    const network = up(39, KEYED);
     expect(network.client.lanesUp).toBe(1);
     network.advance(1_000);
     expect(kinds(network)).toEqual(["session-up", "session-renewed"]);
@@ -189,9 +189,9 @@ describe("a session at a local address whose server challenges the client", () =
   });
 
   it("begins without receipts if the server has none, and measures nothing", () => {
-    const network = up(25, { ...KEYED, server: { psk: KEY, hasReceipts: false } });
+    const network = up(40, { ...KEYED, server: { psk: KEY, hasReceipts: false } });
     flood(network, open(network), 200);
-    network.advance(60);
+    network.advance(90);
     expect(arrivedOf(network)).toBe(200);
     network.advance(1_000);
     expect(kinds(network)).toEqual(["session-up"]);

@@ -22,8 +22,8 @@ export const FAR_MS = 10;
  */
 const NEEDED_SAMPLES = 20;
 const NEEDED_MS = 500;
-/** Time in milliseconds of a first request and its challenge after which the path is probably long. A relay has to connect in that time, too. */
-const LIKELY_FAR_MS = 50;
+/** Time in milliseconds of a first request and its challenge from which the path is probably long. It includes the relay's own connection. */
+const LIKELY_FAR_MS = 80;
 /** How often lanes must have become late before the count grows, and how long the last additions get to take effect. */
 const GROW_LATES = 2;
 const GROW_MS = 300;

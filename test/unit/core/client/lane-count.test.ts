@@ -112,10 +112,10 @@ describe("--lanes auto", () => {
   });
 
   it.each([
-    { challenge: 49, times: [9], begins: false, ends: false },
-    { challenge: 50, times: [9], begins: true, ends: false },
-    { challenge: 50, times: [...Array(19).fill(10), 9], begins: true, ends: false },
-    { challenge: 50, times: Array(20).fill(10), begins: true, ends: true },
+    { challenge: 79, times: [9], begins: false, ends: false },
+    { challenge: 80, times: [9], begins: true, ends: false },
+    { challenge: 80, times: [...Array(19).fill(10), 9], begins: true, ends: false },
+    { challenge: 80, times: Array(20).fill(10), begins: true, ends: true },
   ])("guess from a challenge whether a relay is far away, until it has measured: %o", (given) => {
     const count = new LaneCount("auto", true);
     count.handleChallenge(given.challenge);
