@@ -73,6 +73,7 @@ export class RateIntervals {
     isLimited: false,
     isFilled: false,
     hasSamples: false,
+    arrivals: 0,
     delivered: 0,
     sentBytes: 0,
     dropped: 0,
@@ -128,6 +129,7 @@ export class RateIntervals {
     interval.length = length;
     interval.isLimited = demand.heldMs > LIMITED_SHARE * length || (aged > 0 && demand.heldMs > 0);
     interval.isFilled = demand.isFilled;
+    interval.arrivals = this.#queue.arrivals(now);
     interval.delivered = this.delivered;
     interval.sentBytes = sender.sentBytes;
     interval.dropped = aged;
@@ -136,7 +138,7 @@ export class RateIntervals {
     interval.lateShare = this.#lanes.lateShare;
     interval.newest = this.#lateness.newest;
     this.#deliveries.note(now, interval.delivered);
-    demand.end(now, interval.isLimited, this.#leavesRoom(now));
+    demand.end(now, interval.isLimited, this.#leavesRoom(interval));
     // An interval that includes an idle time says nothing about the path.
     if (length >= MAX_STARVED_INTERVALS * wanted) this.#rates.skip(interval);
     else if (length > 0) this.#adapt();
@@ -148,9 +150,8 @@ export class RateIntervals {
   }
 
   /** Whether the rate leaves room for copies. While a queue overflows, the rate may be too high, but then not all is delivered. */
-  #leavesRoom(now: number): boolean {
+  #leavesRoom({ now, arrivals }: Interval): boolean {
     if (this.#rates.mode === "start") return false;
-    const arrivals = this.#queue.arrivals(now);
     return arrivals < ROOMY_SHARE * this.#rates.rate && this.#deliveries.at(now) > DELIVERED_SHARE * arrivals;
   }
 

@@ -197,7 +197,7 @@ export class RateControl {
     const isShared = this.#probe.crowded > 0 && now - this.#probe.lastAt < SHARED_MS && !isFree;
     delay.tick(interval, this.#measures, isShared);
     // Beside others the delay grows by less than a burst would make it grow alone, so bursts prove nothing.
-    const isBlind = this.#probe.isRunning || (this.#probe.hasOthers && !isFree);
+    const isBlind = this.#probe.isRunning || (isShared && this.#probe.hasOthers);
     const hasRoom = this.#headroom.tick(interval, this.#measures, delay.capacity, isBlind);
     if (hasRoom && !isShared) delay.raise(ROOM);
     this.rate = delay.rate * this.#headroom.raise(now);

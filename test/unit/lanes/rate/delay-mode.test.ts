@@ -31,6 +31,7 @@ function capacityAfter(mode: DelayMode, intervals: number, standing: number): nu
     hasSamples: true,
     isLimited: true,
     sentBytes: 0,
+    arrivals: 2 * LINK_RATE,
   };
   for (let i = 0; i < intervals; i++) mode.tick(interval as Interval, overflow(standing), false);
   return mode.capacity;
@@ -58,6 +59,7 @@ function rateAfterSurge(mode: DelayMode, intervals: number, ...delays: number[])
     hasSamples: true,
     isLimited: true,
     lateShare: 0.5,
+    arrivals: LINK_RATE,
     sentBytes: 0,
   };
   const delivery = LINK_RATE / 2;
@@ -67,6 +69,39 @@ function rateAfterSurge(mode: DelayMode, intervals: number, ...delays: number[])
     interval.now += INTERVAL_MS;
     measures.delayed = delays[i % delays.length];
     mode.tick(interval as Interval, measures as Measures, true);
+  }
+  return mode.rate;
+}
+
+/** Rate of a link on which the target is 1.5 ms, in bytes per millisecond. */
+const FAST_RATE = 2_500;
+
+/** The rate after two seconds in which the delay jumps between 2 and 5 ms. @param offered  as a share of `FAST_RATE` */
+function rateAfterJitter(offered: number): number {
+  const mode = new DelayMode();
+  mode.begin(FAST_RATE);
+  const shown = { minRtt: 50, delivery: 0, recentDelivery: 0, surges: false };
+  const measures = { ...shown, capacity: 0, proved: 0, standing: 0, delayed: 0, sentAt: 0, sentBytes: 0 };
+  for (let i = 1; i <= 80; i++) {
+    const now = i * INTERVAL_MS;
+    const sent = Math.min(mode.rate, offered * FAST_RATE);
+    measures.standing = i % 2 === 0 ? 2 : 5;
+    measures.delayed = measures.standing;
+    measures.capacity = sent;
+    measures.proved = sent;
+    measures.sentAt = now - 50;
+    measures.sentBytes += sent * INTERVAL_MS;
+    const interval = {
+      now,
+      length: INTERVAL_MS,
+      hasSamples: true,
+      isLimited: sent === mode.rate,
+      arrivals: offered * FAST_RATE,
+      delivered: sent * INTERVAL_MS,
+      lateShare: 0,
+      sentBytes: measures.sentBytes + sent * 50,
+    };
+    mode.tick(interval as Interval, measures as Measures, false);
   }
   return mode.rate;
 }
@@ -110,6 +145,14 @@ describe("DelayMode", () => {
 
   it("does not back off in a surge of losses once the path has been empty for four intervals", () => {
     expect(rateAfterSurge(begun(), 40, 0.5)).toBeGreaterThan(0.85 * LINK_RATE);
+  });
+
+  it("does not fall below what is offered because of jitter", () => {
+    expect(rateAfterJitter(0.95)).toBeGreaterThanOrEqual(0.95 * FAST_RATE);
+  });
+
+  it("takes jitter for a queue if much more is offered than the path takes", () => {
+    expect(rateAfterJitter(1.3)).toBeLessThan(FAST_RATE);
   });
 
   it("bounds it after a silence in which the path would have carried less than 64 packets", () => {

@@ -32,6 +32,8 @@ export interface Interval {
   isFilled: boolean;
   /** Whether there were enough samples of the delay. */
   hasSamples: boolean;
+  /** Rate at which the session was offered bytes in the last second, in bytes per millisecond. */
+  arrivals: number;
   /** Bytes receipted in the interval. */
   delivered: number;
   /** Bytes sent in the session so far. */

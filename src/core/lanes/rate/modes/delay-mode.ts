@@ -15,10 +15,15 @@
  * a surge of losses, if the session was sending at its rate (rate-use.ts). It also delays the packets that it does not drop. So while the
  * delay shows no queue that lasts, the losses are the path's own.
  *
+ * Jitter (measures/jitter.ts) looks like a queue above the target, too, but a lower rate does not end it. The measured rate follows what is
+ * sent, and what is sent follows the measured rate, so the session would send less than it is offered for as long as the jitter lasts. While
+ * not much more is offered than the path takes, a long queue is unlikely, so the target then exceeds the jitter.
+ *
  * A queue that overflows drops some of the bytes that count between two frames, so the capacity seems larger than it is, and the session
  * would keep the queue overflowing. While there is a queue, the link is hardly ever idle, so the rate of delivery bounds the capacity. The
  * bound does not apply shortly after a slowdown or a stall, which the rate of delivery still includes.
  */
+import { Jitter } from "../measures/jitter.ts";
 import type { Interval, Measures } from "../measures/measures.ts";
 import { DELIVERY_TICKS } from "../measures/measures.ts";
 import { RateUse } from "../measures/rate-use.ts";
@@ -27,6 +32,15 @@ const PACKET_BYTES = 1_250;
 const MIN_TARGET_MS = 1;
 const MAX_TARGET_MS = 14;
 const TARGET_PACKETS = 2;
+/**
+ * By how much the target exceeds that: this multiple of the jitter, at most `MAX_JITTER_MS`, and less the more is offered, to nothing if that
+ * is `MOST_BEYOND` more than the path takes. The jitter that a session which fills the link causes itself does not count: this, and the
+ * time of a packet.
+ */
+const JITTERS = 4;
+const OWN_JITTER_MS = 0.5;
+const MAX_JITTER_MS = 4;
+const MOST_BEYOND = 0.15;
 /** A queue below this is short, whatever the session's own target: sessions that send less have a higher one. */
 export const SHORT_QUEUE_MS = 10;
 const GAIN = 0.6;
@@ -90,6 +104,7 @@ export class DelayMode {
   /** Intervals until the rate of delivery no longer includes a slowdown or a stall. */
   #unsettled = 0;
   readonly #use = new RateUse();
+  readonly #jitter = new Jitter();
 
   begin(capacity: number): void {
     this.rate = capacity;
@@ -133,7 +148,8 @@ export class DelayMode {
 
   #follow(interval: Interval, measures: Measures, isCrowd: boolean, isShared: boolean): void {
     const { standing } = measures;
-    const target = targetFor(this.rate);
+    this.#jitter.note(measures, this.capacity);
+    const target = targetFor(this.rate) + this.#jitterTolerance(interval, measures);
     this.#learn(interval.isLimited, measures, target);
     const since = interval.now - measures.sentAt;
     const sent = (interval.sentBytes - measures.sentBytes) / this.capacity;
@@ -151,6 +167,13 @@ export class DelayMode {
         this.rate = Math.max(this.rate, this.capacity * (1 + GAIN * error));
       }
     }
+  }
+
+  #jitterTolerance({ arrivals }: Interval, { delivery }: Measures): number {
+    const beyond = arrivals / Math.max(this.capacity, delivery) - 1;
+    const trust = Math.max(0, Math.min(1, 1 - beyond / MOST_BEYOND));
+    const jitter = Math.max(0, this.#jitter.value - OWN_JITTER_MS - PACKET_BYTES / this.capacity);
+    return trust * Math.min(MAX_JITTER_MS, JITTERS * jitter);
   }
 
   #learn(isLimited: boolean, measures: Measures, target: number): void {
