@@ -10,7 +10,8 @@ import { startIn, stop } from "../processes.mjs";
 
 /**
  * A link, the same in both directions unless `up` or `down` says otherwise: Mbit/s (0: no limit), ms one way, shares,
- * ms of queue at that rate. Bursts are mean lengths in packets. `congestion` is what the kernels of both hosts use.
+ * ms of queue at that rate. Bursts are mean lengths in packets. `congestion` is what the kernels of both hosts use. The
+ * emulator wakes at most once in `moderation` µs.
  *
  * @typedef {object} Direction
  * @property {number} [rate]
@@ -22,7 +23,7 @@ import { startIn, stop } from "../processes.mjs";
  * @property {number} [reorder]
  * @property {number} [hold]
  *
- * @typedef {Direction & { congestion?: string, up?: Direction, down?: Direction }} LinkSpec
+ * @typedef {Direction & { congestion?: string, moderation?: number, up?: Direction, down?: Direction }} LinkSpec
  */
 /**
  * @typedef {object} DirectionCounts
@@ -99,7 +100,8 @@ export function words(way, direction) {
 /** Lays the link; it goes with `stop`. @param {LinkSpec} spec @param {number} seed @returns {Promise<Link>} */
 export async function layLink(spec, seed) {
   const settings = [words("both", spec), words("up", spec.up ?? {}), words("down", spec.down ?? {})].flat();
-  const child = startIn(undefined, [LINK, "run", NEAR, FAR, DEVICE, `seed=${seed}`, ...settings], "pipe");
+  const own = [`seed=${seed}`, `moderation=${spec.moderation ?? 0}`];
+  const child = startIn(undefined, [LINK, "run", NEAR, FAR, DEVICE, ...own, ...settings], "pipe");
   let said = "";
   child.stderr.on("data", (data) => {
     said += data;

@@ -90,7 +90,9 @@ const GROUPS = {
     flows: [echo(MODERATE)],
     x: rtt,
   })),
-  rates: [2, 5, 100].flatMap((rate) => moderateAndOverload(`${rate} Mbit/s`, { rate }, rate / 20)),
+  rates: [2, 5, 100].flatMap((rate) =>
+    moderateAndOverload(`${rate} Mbit/s`, { rate, moderation: rate > 50 ? 200 : 0 }, rate / 20),
+  ),
   queues: [10, 500].flatMap((queue) => moderateAndOverload(`queue ${queue} ms`, { queue })),
   kernels: ["cubic", "reno"].flatMap((congestion) => moderateAndOverload(congestion, { congestion })),
   unsteady: [

@@ -8,7 +8,8 @@
  *                                        prints for each, in the order in which its fate is known, "INDEX TIME_US" if
  *                                        it arrived, or "INDEX gone"
  *
- * A WORD is seed=N, or DIRECTION.NAME=VALUE; DIRECTION is up (near to far), down or both, NAME one of
+ * A WORD is seed=N, moderation=US or DIRECTION.NAME=VALUE. The link wakes at most once in US microseconds (0), as network cards
+ * moderate their interrupts: otherwise a link of 100 Mbit/s takes a core. DIRECTION is up (near to far), down or both, NAME one of
  *
  *   rate Mbit/s of IP packets, 0 is no limit     delay ms       jitter ms, at most this much more, in order
  *   loss share         burst packets, mean       reorder share, held back by   hold ms
@@ -65,7 +66,7 @@ static int event_count;
 
 static int devices[DIRECTIONS]; /* where the packets of a direction come from */
 static uint64_t seed = 1, late, failed_writes;
-static int64_t latest;
+static int64_t latest, moderation;
 
 static void die(const char *what) {
   perror(what);
@@ -85,6 +86,10 @@ static void set_word(const char *word) {
   unsigned long long number;
   if (sscanf(word, "seed=%llu", &number) == 1) {
     seed = number;
+    return;
+  }
+  if (sscanf(word, "moderation=%llu", &number) == 1) {
+    moderation = (int64_t)number * 1000;
     return;
   }
   if (sscanf(word, "%7[a-z].%15[a-z]=%lf", direction, name, &value) != 3 || !(value >= 0)) usage(word);
@@ -320,6 +325,12 @@ static void deliver(void) {
   }
 }
 
+static void sleep_until(int64_t time) {
+  int64_t at = time + origin;
+  struct timespec until = {at / 1000000000, at % 1000000000};
+  while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR);
+}
+
 static int forward(const char *near, const char *far, const char *device) {
   devices[UP] = open_device(near, device);
   devices[DOWN] = open_device(far, device);
@@ -337,7 +348,8 @@ static int forward(const char *near, const char *far, const char *device) {
                              {.fd = devices[DOWN], .events = POLLIN},
                              {.fd = STDIN_FILENO, .events = POLLIN},
                              {.fd = timer, .events = POLLIN}};
-  for (;;) {
+  for (int64_t woke = now_ns();; woke = now_ns()) {
+    if (moderation > 0) sleep_until(woke + moderation);
     int64_t next = next_time();
     struct itimerspec when = {0};
     if (next != NEVER) {

@@ -114,36 +114,47 @@ describeWithTun("the link emulator of the benchmarks", () => {
         await host.run(["sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1"]);
     });
 
-    it("loses exactly the packets that the model predicts, delays the others as configured, and never exceeds the rate", async () => {
-      const [count, size] = [1500, 500];
-      const words = ["seed=7", "up.rate=8", "up.delay=20", "up.loss=0.05", "up.burst=4"];
-      const { delays } = replay(words, count, 500, size + HEADERS);
-      const expected = delays.flatMap((delay, i) => (delay === undefined ? [] : [i]));
-      const { client, server } = hosts;
-      const running = client.spawn([link, "run", client.namespace, server.namespace, DEVICE, ...words]);
-      await running.waitForLine(/ready/);
-      for (const [host, address] of [
-        [client, NEAR],
-        [server, FAR],
-      ] as const) {
-        await host.run(["ip", "addr", "add", `${address}/24`, "dev", DEVICE]);
-        await host.run(["ip", "link", "set", DEVICE, "txqueuelen", "5000", "up"]);
-      }
-      const receiver = server.spawn(["python3", DATAGRAMS, "receive", FAR, `${expected.length}`]);
-      const port = (await receiver.waitForLine(/^\d+$/)).text;
-      await client.run(["python3", DATAGRAMS, "send", FAR, port, `${count}`, `${size}`]);
-      const arrivals: [index: number, sent: number, received: number][] = JSON.parse(
-        (await receiver.waitForLine(/^\[/, 15_000)).text,
-      );
-      running.stdin.write("report\n");
-      const { up, down } = JSON.parse((await running.waitForLine(/"up"/)).text);
-      expect(up).toMatchObject({ packets: count, lost: count - expected.length, dropped: 0 });
-      expect(down.packets).toBe(0);
-      expect(arrivals.map(([index]) => index)).toEqual(expected);
-      for (const [, sent, received] of arrivals) expect(received - sent).toBeGreaterThanOrEqual(0.02);
-      const [first, last] = [arrivals[0][1], arrivals.at(-1)![2]];
-      const transmitted = ((expected.at(-1)! + 1) * (size + HEADERS) * 8) / 8e6;
-      expect(last - first).toBeGreaterThanOrEqual(transmitted + 0.02 - 0.001);
-    });
+    it.each([
+      { name: "as it is", moderation: 0 },
+      { name: "while it wakes only every 20 ms", moderation: 20_000 },
+    ])(
+      "loses exactly the packets that the model predicts, delays the others as configured, and never exceeds the rate, $name",
+      async ({ moderation }) => {
+        const [count, size] = [1500, 500];
+        const words = ["seed=7", "up.rate=8", "up.delay=20", "up.loss=0.05", "up.burst=4"];
+        const { delays } = replay(words, count, 500, size + HEADERS);
+        const expected = delays.flatMap((delay, i) => (delay === undefined ? [] : [i]));
+        const { client, server } = hosts;
+        const own = [...words, `moderation=${moderation}`];
+        const running = client.spawn([link, "run", client.namespace, server.namespace, DEVICE, ...own]);
+        await running.waitForLine(/ready/);
+        for (const [host, address] of [
+          [client, NEAR],
+          [server, FAR],
+        ] as const) {
+          await host.run(["ip", "addr", "add", `${address}/24`, "dev", DEVICE]);
+          await host.run(["ip", "link", "set", DEVICE, "txqueuelen", "5000", "up"]);
+        }
+        const receiver = server.spawn(["python3", DATAGRAMS, "receive", FAR, `${expected.length}`]);
+        const port = (await receiver.waitForLine(/^\d+$/)).text;
+        await client.run(["python3", DATAGRAMS, "send", FAR, port, `${count}`, `${size}`]);
+        const arrivals: [index: number, sent: number, received: number][] = JSON.parse(
+          (await receiver.waitForLine(/^\[/, 15_000)).text,
+        );
+        running.stdin.write("report\n");
+        const { up, down } = JSON.parse((await running.waitForLine(/"up"/)).text);
+        expect(up).toMatchObject({ packets: count, lost: count - expected.length, dropped: 0 });
+        expect(down.packets).toBe(0);
+        expect(arrivals.map(([index]) => index)).toEqual(expected);
+        for (const [, sent, received] of arrivals) expect(received - sent).toBeGreaterThanOrEqual(0.02);
+        const [first, last] = [arrivals[0][1], arrivals.at(-1)![2]];
+        const transmitted = ((expected.at(-1)! + 1) * (size + HEADERS) * 8) / 8e6;
+        expect(last - first).toBeGreaterThanOrEqual(transmitted + 0.02 - 0.001);
+        const pauses = arrivals.filter(([, , at], i) => i > 0 && at - arrivals[i - 1][2] > 0.015).length;
+        expect(pauses).toBeGreaterThanOrEqual(moderation > 0 ? 20 : 0);
+        running.stdin.end();
+        expect(await running.exit(5000)).toBe(0);
+      },
+    );
   });
 });
