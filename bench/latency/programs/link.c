@@ -66,7 +66,8 @@ static int event_count;
 
 static int devices[DIRECTIONS]; /* where the packets of a direction come from */
 static uint64_t seed = 1, late, failed_writes;
-static int64_t latest, moderation;
+static int64_t latest;
+static struct timespec moderation;
 
 static void die(const char *what) {
   perror(what);
@@ -89,7 +90,7 @@ static void set_word(const char *word) {
     return;
   }
   if (sscanf(word, "moderation=%llu", &number) == 1) {
-    moderation = (int64_t)number * 1000;
+    moderation = (struct timespec){(time_t)(number / 1000000), (long)(number % 1000000) * 1000};
     return;
   }
   if (sscanf(word, "%7[a-z].%15[a-z]=%lf", direction, name, &value) != 3 || !(value >= 0)) usage(word);
@@ -325,12 +326,6 @@ static void deliver(void) {
   }
 }
 
-static void sleep_until(int64_t time) {
-  int64_t at = time + origin;
-  struct timespec until = {at / 1000000000, at % 1000000000};
-  while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR);
-}
-
 static int forward(const char *near, const char *far, const char *device) {
   devices[UP] = open_device(near, device);
   devices[DOWN] = open_device(far, device);
@@ -348,8 +343,8 @@ static int forward(const char *near, const char *far, const char *device) {
                              {.fd = devices[DOWN], .events = POLLIN},
                              {.fd = STDIN_FILENO, .events = POLLIN},
                              {.fd = timer, .events = POLLIN}};
-  for (int64_t woke = now_ns();; woke = now_ns()) {
-    if (moderation > 0) sleep_until(woke + moderation);
+  for (;;) {
+    if (moderation.tv_sec > 0 || moderation.tv_nsec > 0) nanosleep(&moderation, NULL);
     int64_t next = next_time();
     struct itimerspec when = {0};
     if (next != NEVER) {
