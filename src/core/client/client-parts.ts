@@ -80,7 +80,8 @@ export const DEADLINE_CONTEXTS = 1;
 export const DEADLINE_FORMER = 2;
 export const DEADLINE_DISPATCH = 3;
 export const DEADLINE_RACE = 4;
-export const DEADLINE_FIRST_LANE = 5;
+export const DEADLINE_PARALLEL = 5;
+export const DEADLINE_FIRST_LANE = 6;
 
 export const deadlineOfLane = (index: number): number => DEADLINE_FIRST_LANE + 2 * index;
 export const deadlineOfQueue = (index: number): number => DEADLINE_FIRST_LANE + 2 * index + 1;

@@ -43,6 +43,7 @@ import {
   DEADLINE_DISPATCH,
   DEADLINE_FIRST_LANE,
   DEADLINE_FORMER,
+  DEADLINE_PARALLEL,
   DEADLINE_RACE,
   deadlineOfLane,
   deadlineOfQueue,
@@ -369,6 +370,7 @@ export class TunnelClient {
       else if (key === DEADLINE_FORMER) this.#lanes.renewal.handleTimeout(now);
       else if (key === DEADLINE_DISPATCH) this.#dispatch.handleTimeout(now);
       else if (key === DEADLINE_RACE) this.#lanes.ways.handleTimeout(now);
+      else if (key === DEADLINE_PARALLEL) this.#lanes.attempts.handleTimeout(now);
       else {
         const lane = this.#parts.laneByIndex[(key - DEADLINE_FIRST_LANE) >> 1];
         if (key === deadlineOfLane(lane.index)) this.#lanes.handleTimeout(now, lane);
@@ -570,5 +572,6 @@ export class TunnelClient {
     this.#parts.deadlines.clear(DEADLINE_FORMER);
     this.#parts.deadlines.clear(DEADLINE_DISPATCH);
     this.#parts.deadlines.clear(DEADLINE_RACE);
+    this.#parts.deadlines.clear(DEADLINE_PARALLEL);
   }
 }

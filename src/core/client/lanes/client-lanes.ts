@@ -25,6 +25,7 @@ import { ClientRenewal } from "./client-renewal.ts";
 import type { SessionCredentials, Tickets } from "./lane.ts";
 import { Lane } from "./lane.ts";
 import type { LaneCount } from "./lane-count.ts";
+import { ParallelAttempts } from "./parallel-attempts.ts";
 import type { UnmeasuredPath } from "./unmeasured-path.ts";
 
 const NONE = -1;
@@ -33,6 +34,7 @@ const NONE = -1;
 export class ClientLanes implements RenewalActions {
   readonly ways: ClientWays;
   readonly renewal: ClientRenewal;
+  readonly attempts: ParallelAttempts;
   /** Credentials with which further lanes join the session; undefined before the first lane is up. */
   session: SessionCredentials | undefined;
 
@@ -61,6 +63,7 @@ export class ClientLanes implements RenewalActions {
     this.#clock = clock;
     this.ways = new ClientWays(parts, count, this);
     this.renewal = new ClientRenewal(parts, this, this.ways, count);
+    this.attempts = new ParallelAttempts(parts, this);
     parts.lanes = this.make(0, parts.pool);
   }
 
@@ -104,6 +107,7 @@ export class ClientLanes implements RenewalActions {
     lane.deadline = Math.min(lane.deadline, now + this.renewal.connectMs(lane, way));
     this.arm(lane);
     this.#parts.outputs.push({ kind: "connect", lane: lane.index, way });
+    this.attempts.handleConnect(now);
   }
 
   /** Holds a lane that is not up, after giving up its attempt to connect. */
@@ -168,6 +172,7 @@ export class ClientLanes implements RenewalActions {
     const wasUp = this.#parts.isUp;
     this.#parts.isUp = true;
     if (!wasUp) {
+      this.attempts.handleWorked(lane, this.#count.wanted);
       this.#registerAll(now, lane);
       if (this.#everUp && !isNew) this.#parts.counters.resumed++;
       this.#parts.outputs.push(
@@ -326,7 +331,10 @@ export class ClientLanes implements RenewalActions {
     const scheduler = isFormer ? former?.scheduler : this.#parts.scheduler;
     if (wasUp) scheduler?.laneDown(now, lane.number);
     this.#dispatch.stir();
-    if (!wasUp && !this.#parts.isClosed && !isFormer) this.ways.handleFailed(now, lane);
+    if (!wasUp && !this.#parts.isClosed && !isFormer) {
+      this.ways.handleFailed(now, lane);
+      this.attempts.handleFailed(now, lane);
+    }
     if (isFormer) this.renewal.handleFormerLost(now);
     if (!wasUp || isFormer) return;
     if (this.leastLoaded().isUp) {
