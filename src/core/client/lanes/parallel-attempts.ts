@@ -8,14 +8,14 @@ import type { Lane } from "./lane.ts";
  * Connects further lanes while the first one gets no answer, so that one lost SYN does not keep a session down.
  *
  * TCP repeats a SYN after 1, 3 and 7 seconds (RFC 6298 §5.7), and a relay's own SYN is out of the client's reach. A burst of losses can
- * take all of them. Each further lane sends another one after a Connection Attempt Delay (RFC 8305 §5), which doubles. The first lane that
- * the server accepts has the session, and those that are still connecting join it, as further lanes do in any case. A client with several
- * ways races them instead ({@link ClientWays}), and one with a single lane has none to spare.
+ * take all of them. Further lanes send others, each after a Connection Attempt Delay (RFC 8305 §5). The first lane that the server accepts
+ * has the session, and those that are still connecting join it, as further lanes do in any case. A client with several ways races them
+ * instead ({@link ClientWays}), and one with a single lane has none to spare.
  */
 
 /** The round trips of a connection, a challenge and an answer on most paths, and half of what TCP waits. */
-const FIRST_DELAY_MS = 500;
-const MOST_ATTEMPTS = 3;
+const DELAY_MS = 500;
+const MOST_ATTEMPTS = 4;
 
 export class ParallelAttempts {
   readonly #parts: ClientParts;
@@ -30,7 +30,7 @@ export class ParallelAttempts {
   handleConnect(now: number): void {
     const attempts = this.#parts.lanes.filter(isAttempt).length;
     if (!this.#isNeeded || attempts >= MOST_ATTEMPTS) this.#parts.deadlines.clear(DEADLINE_PARALLEL);
-    else this.#parts.deadlines.set(DEADLINE_PARALLEL, now + FIRST_DELAY_MS * 2 ** (attempts - 1));
+    else this.#parts.deadlines.set(DEADLINE_PARALLEL, now + DELAY_MS);
   }
 
   /** The attempts so far have had no answer in time. */
