@@ -237,13 +237,13 @@ export class ClientFlows {
     this.updateTraits(association);
   }
 
-  /** The application sends to a context, which can change the class of its association. */
+  /** The application sends to a context: that can change the class of its association, and a new one may have a DSCP. */
   #handleUsed(context: number, lanes?: number): void {
     const association = this.#parts.contexts.association[context];
     const { latency, dscp, contexts } = this.#parts;
     const address = contexts.address[context]!;
-    if (latency.handleUsed(context, association, address, dscp.of(association)))
-      this.updateTraits(association, lanes);
+    const isFirst = latency.handleUsed(context, association, address, dscp.of(association));
+    if (isFirst || !dscp.isKnown(association)) this.updateTraits(association, lanes);
   }
 
   /**

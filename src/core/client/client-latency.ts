@@ -17,6 +17,8 @@ const UNUSED = 255;
 export class ClientLatency {
   readonly #rules: readonly LatencyRule[];
   readonly #fallback: number;
+  /** Whether all are balanced, so that nothing is kept and nobody is informed. */
+  readonly #areBalanced: boolean;
   /** Whether the class of a context depends on the DSCP of its association. */
   readonly dependsOnDscp: boolean;
   /** Class by context slot. */
@@ -34,10 +36,12 @@ export class ClientLatency {
   constructor(rules: readonly LatencyRule[], fallback: number) {
     this.#rules = rules;
     this.#fallback = fallback;
+    this.#areBalanced = rules.length === 0 && fallback === BALANCED;
     this.dependsOnDscp = rules.some(isDscpRule);
   }
 
   handleOpened(association: number): void {
+    if (this.#areBalanced) return;
     if (association >= this.#shown.length) {
       const size = 2 * association;
       this.#shown = grown(this.#shown, new Uint8Array(size));
@@ -56,12 +60,14 @@ export class ClientLatency {
    * @param isNew  false if the server may already know the association and a class of it
    */
   handleRegistered(association: number, isNew: boolean): void {
+    if (this.#areBalanced) return;
     if (isNew) this.#hasTold[association] = 0;
     this.#told[association] = this.#hasTold[association] === 1 ? UNKNOWN : BALANCED;
   }
 
-  /** The application sends to a context. @returns true if this is the first time */
+  /** The application sends to a context. @returns true if this is the first time, which can change the class of its association */
   handleUsed(context: number, association: number, address: Uint8Array, dscp: number): boolean {
+    if (this.#areBalanced) return false;
     if (context >= this.#ofContext.length) {
       this.#ofContext = grown(this.#ofContext, new Uint8Array(2 * context).fill(UNUSED));
     }
@@ -86,6 +92,7 @@ export class ClientLatency {
   }
 
   of(association: number): number {
+    if (this.#areBalanced) return BALANCED;
     for (let latency = 0; latency < CLASSES; latency++) {
       if (this.#counts[association * CLASSES + latency] > 0) return latency;
     }
@@ -94,12 +101,14 @@ export class ClientLatency {
 
   /** Whether the host and the server know the class of an association. */
   isKnown(association: number): boolean {
+    if (this.#areBalanced) return true;
     const latency = this.of(association);
     return this.#shown[association] === latency && this.#told[association] === latency;
   }
 
   /** @returns true if the host knows a different class and must get this one, which then counts as known */
   takeShown(association: number): boolean {
+    if (this.#areBalanced) return false;
     const before = this.#shown[association];
     this.#shown[association] = this.of(association);
     return before !== this.#shown[association];
@@ -107,6 +116,7 @@ export class ClientLatency {
 
   /** @returns true if the server knows a different class and must get this one, which then counts as sent */
   takeTold(association: number): boolean {
+    if (this.#areBalanced) return false;
     const before = this.#told[association];
     const latency = this.of(association);
     this.#told[association] = latency;

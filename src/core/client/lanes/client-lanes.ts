@@ -307,8 +307,8 @@ export class ClientLanes implements RenewalActions {
   leastLoaded(): Lane {
     let best = this.#parts.lanes[0];
     for (const lane of this.#parts.lanes) {
-      const isBetter = lane.isUp === best.isUp ? lane.load < best.load : lane.isUp;
-      if (isBetter) best = lane;
+      if (!lane.isUp && best.isUp) continue;
+      if (lane.load < best.load || (lane.isUp && !best.isUp)) best = lane;
     }
     return best;
   }
