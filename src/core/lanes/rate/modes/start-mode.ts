@@ -23,7 +23,8 @@ const CLEAR_SIGN_MS = 6;
 /** Round trips for which a lane counts as new: over a long path it carries more in each, for which its kernel's first window is too small. */
 const NEW_RTTS = 3;
 const NEW_LONG_RTTS = 5;
-const LONG_RTT_MS = 80;
+/** Paths from this round trip on, in milliseconds, are long. */
+export const LONG_RTT_MS = 80;
 /** Round trips after the end of the start in which a frame without a queue shows that the end was an error. */
 const ERROR_RTTS = 1.5;
 
