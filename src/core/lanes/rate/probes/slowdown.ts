@@ -3,10 +3,10 @@
  *
  * A session that joins others finds their queue, and the smallest delay it has seen includes that queue. It would then hold a queue that
  * much longer, and the others, who know the path, would take it for a rival. So it sends little until it has seen the path without its own
- * packets (the slowdowns of LEDBAT++, draft-irtf-iccrg-ledbat-plus-plus §4.4): once after the start, if a pause has shown traffic of others,
- * and whenever the smallest delay has fallen within a second or two, or while the session competed, because that shows that it included a
- * queue. As long as it falls further, the session stays slow. Sessions that see a queue drain therefore join in, and all of them learn the
- * delay of the same empty queue.
+ * packets (the slowdowns of LEDBAT++, draft-irtf-iccrg-ledbat-plus-plus §4.4): once after the start, if a pause has shown traffic of others
+ * (and, on a long path, a measurement has shown a queue), and whenever the smallest delay has fallen within a second or two, or while the
+ * session competed, because that shows that it included a queue. As long as it falls further, the session stays slow. Sessions that see a
+ * queue drain therefore join in, and all of them learn the delay of the same empty queue.
  */
 import type { Interval } from "../measures/measures.ts";
 
