@@ -37,8 +37,10 @@ export class ParallelAttempts {
   handleTimeout(now: number): void {
     const { lanes } = this.#parts;
     const held = lanes.find(({ state }) => state === LANE_HELD);
-    if (held === undefined || !this.#isNeeded || !lanes.some(isAttempt)) return;
-    this.#actions.connect(now, held, lanes.find(isAttempt)!.way);
+    const attempt = lanes.find(isAttempt);
+    if (this.#isNeeded && held !== undefined && attempt !== undefined) {
+      this.#actions.connect(now, held, attempt.way);
+    }
   }
 
   /** A lane that was not up has failed. While others are trying, it does not try again. */
