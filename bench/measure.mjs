@@ -38,7 +38,7 @@ const DRAIN_MS = 120;
 
 /**
  * @param {Subject[]} subjects @param {"sink" | "echo"} mode @param {(lanes: Lane[]) => Promise<void>} use
- * @param {number} [associations]  bound @param {Load} [warmUp]  in mode "echo"
+ * @param {number} [associations]  bound @param {Load} [warmUp]
  */
 async function withTunnels(subjects, mode, use, associations, warmUp = WARM_UP) {
   /** @type {Lane[]} */
@@ -50,7 +50,7 @@ async function withTunnels(subjects, mode, use, associations, warmUp = WARM_UP) 
     }
     for (const { subject, tunnel } of lanes) {
       if (subject === BARE) continue;
-      await (mode === "sink" ? flood(tunnel.port, WARM_UP) : open(tunnel.port, warmUp));
+      await (mode === "sink" ? flood(tunnel.port, warmUp) : open(tunnel.port, warmUp));
     }
     await sleep(DRAIN_MS);
     await use(lanes);
