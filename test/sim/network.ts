@@ -154,6 +154,11 @@ export class Network {
     this.server.handleUnreachable(this.now, association, remote, kind, mtu);
   }
 
+  /** What the client has reported about its session: up, down, resumed, renewed. */
+  get sessionEvents(): string[] {
+    return this.clientEvents.map(({ kind }) => kind).filter((kind) => kind.startsWith("session-"));
+  }
+
   /** Errors reported to applications: `association target reason mtu`. */
   get told(): string[] {
     return this.clientEvents.flatMap((event) =>

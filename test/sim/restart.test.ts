@@ -42,10 +42,6 @@ function exchange(network: Network, association: number, name: string, target = 
   network.advance(30);
 }
 
-function sessionEvents(network: Network): string[] {
-  return network.clientEvents.map(({ kind }) => kind).filter((kind) => kind.startsWith("session"));
-}
-
 describe.each([
   { lanes: 1, what: "a session without receipts" },
   { lanes: 4, what: "a session with receipts" },
@@ -58,7 +54,7 @@ describe.each([
     network.restartServer(100);
     network.advance(2_000);
     expect(network.server.counters.restored).toBe(1);
-    expect(sessionEvents(network)).toContain("session-resumed");
+    expect(network.sessionEvents).toContain("session-resumed");
     const size = network.arrived.length;
     exchange(network, a, "a");
     exchange(network, b, "b", "target.test:53");

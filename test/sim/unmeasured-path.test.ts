@@ -29,10 +29,6 @@ function arrivedOf({ arrived }: Network): number {
   return new Set(arrived.map(({ payload }) => payload)).size;
 }
 
-function kinds({ clientEvents }: Network): string[] {
-  return clientEvents.map(({ kind }) => kind).filter((kind) => kind.startsWith("session"));
-}
-
 /** Number of DATAGRAM capsules that the client wrote on a connection, by default the first. */
 function sentOf({ records }: Network, connection = 0): number {
   const all = Buffer.concat(records[connection].fromClient);
@@ -68,7 +64,7 @@ describe("a session without receipts, before it is known whether a local address
     expect(sent.reduce((sum, step) => sum + step)).toBeGreaterThan(3 * 24);
     expect(network.client.counters.drops.age).toBeGreaterThan(0);
     network.advance(1_000);
-    expect(kinds(network)).toEqual(["session-up", "session-renewed"]);
+    expect(network.sessionEvents).toEqual(["session-up", "session-renewed"]);
     expect(network.client.lanesUp).toBe(4);
   });
 
@@ -85,14 +81,14 @@ describe("a session without receipts, before it is known whether a local address
     flood(network, open(network), 500);
     network.advance(20);
     expect(arrivedOf(network)).toBe(500);
-    expect(kinds(network)).toEqual(["session-up"]);
+    expect(network.sessionEvents).toEqual(["session-up"]);
   });
 
   it.each([1_201, 40_000, 65_000])("sends a datagram of %d bytes", (length) => {
     const network = up(15, { client: { ageBudgetMs: 500 } });
     network.send(open(network), TARGET, "x".repeat(length));
     network.advance(150);
-    expect(kinds(network)).toEqual(["session-up"]);
+    expect(network.sessionEvents).toEqual(["session-up"]);
     expect(network.arrived.map(({ payload }) => payload.length)).toEqual([length]);
   });
 
@@ -109,7 +105,7 @@ describe("a session without receipts, before it is known whether a local address
       network.cutConnections();
       network.maxConnections = 1;
       while (!network.client.isUp) network.advance(1);
-      expect(kinds(network)).toEqual(["session-up", "session-down", "session-resumed"]);
+      expect(network.sessionEvents).toEqual(["session-up", "session-down", "session-resumed"]);
       const sent = steps(network, association, network.records.length - 1);
       for (const step of sent.slice(1)) expect(step).toBeLessThanOrEqual(25);
       expect(sent.reduce((sum, step) => sum + step)).toBeGreaterThan(3 * 24);
@@ -127,7 +123,7 @@ describe("a session without receipts, before it is known whether a local address
     const before = network.arrived.length;
     flood(network, a, 200);
     network.advance(60);
-    expect(kinds(network)).toEqual(["session-up"]);
+    expect(network.sessionEvents).toEqual(["session-up"]);
     expect(network.arrived.length - before).toBeGreaterThanOrEqual(200);
   });
 
@@ -135,7 +131,7 @@ describe("a session without receipts, before it is known whether a local address
     const network = up(100, { client: { ageBudgetMs: 60_000, queueBytes: 16_777_216 } });
     flood(network, open(network), 2_000);
     network.advance(10_000);
-    expect(kinds(network)).toEqual(["session-up", "session-renewed"]);
+    expect(network.sessionEvents).toEqual(["session-up", "session-renewed"]);
     const { datagramsOut, drops } = network.client.counters;
     expect(drops.no_lane).toBeGreaterThan(1_000);
     expect(datagramsOut + drops.no_lane).toBe(2_000);
@@ -160,7 +156,7 @@ describe("a session at a local address whose server challenges the client", () =
     flood(network, open(network), 10);
     network.advance(3_000);
     expect(arrivedOf(network)).toBe(10);
-    expect(kinds(network)).toEqual(["session-up"]);
+    expect(network.sessionEvents).toEqual(["session-up"]);
     expect(network.client.lanesUp).toBe(4);
   });
 
@@ -168,7 +164,7 @@ describe("a session at a local address whose server challenges the client", () =
     const network = up(39, KEYED);
     expect(network.client.lanesUp).toBe(1);
     network.advance(1_000);
-    expect(kinds(network)).toEqual(["session-up", "session-renewed"]);
+    expect(network.sessionEvents).toEqual(["session-up", "session-renewed"]);
     expect(network.client.lanesUp).toBe(4);
   });
 
@@ -184,7 +180,7 @@ describe("a session at a local address whose server challenges the client", () =
       network.advance(1);
     }
     expect(arrivedOf(network)).toBe(4_000);
-    expect(kinds(network)).toEqual(["session-up", "session-renewed"]);
+    expect(network.sessionEvents).toEqual(["session-up", "session-renewed"]);
     expect(network.client.lanesUp).toBe(1);
   });
 
@@ -194,7 +190,7 @@ describe("a session at a local address whose server challenges the client", () =
     network.advance(90);
     expect(arrivedOf(network)).toBe(200);
     network.advance(1_000);
-    expect(kinds(network)).toEqual(["session-up"]);
+    expect(network.sessionEvents).toEqual(["session-up"]);
   });
 });
 
@@ -213,7 +209,7 @@ describe("a session without receipts at a server far away", () => {
         network.startServer();
       }
       network.advance(5_000);
-      expect(kinds(network).at(-1)).toBe("session-renewed");
+      expect(network.sessionEvents.at(-1)).toBe("session-renewed");
       expect(network.client.lanesUp).toBe(4);
     },
   );
@@ -227,7 +223,7 @@ describe("a session at a local address whose server does not challenge the clien
     expect(network.attempts).toEqual(["0 0", "500 0", "500 0"]);
     expect(network.openConnections).toBe(2);
     network.advance(2_000);
-    expect(kinds(network)).toEqual(["session-up", "session-renewed"]);
+    expect(network.sessionEvents).toEqual(["session-up", "session-renewed"]);
   });
 });
 

@@ -9,10 +9,6 @@ function network(lanes: number | "auto", options: NetworkOptions = {}): Network 
   return new Network({ latencyMs: 20, ...options, client: { lanes, ...options.client } });
 }
 
-function ups({ clientEvents }: Network): string[] {
-  return clientEvents.flatMap(({ kind }) => (kind.startsWith("session-") ? [kind] : []));
-}
-
 function timesOf({ attempts }: Network): number[] {
   return attempts.map((text) => Number(text.split(" ")[0]));
 }
@@ -29,7 +25,7 @@ describe("a client whose first lane gets no answer", () => {
       expect(net.attempts).toEqual(["0 0"]);
       net.advance(100);
       expect(net.client.isUp).toBe(true);
-      expect(ups(net)).toEqual(["session-up"]);
+      expect(net.sessionEvents).toEqual(["session-up"]);
     },
   );
 
@@ -82,7 +78,7 @@ describe("a client whose first lane gets no answer", () => {
       net.start();
       net.advance(10_000);
       expect(timesOf(net).slice(0, 2)).toEqual([0, 500]);
-      expect(ups(net)).toEqual(["session-up"]);
+      expect(net.sessionEvents).toEqual(["session-up"]);
       expect(net.client.lanesUp).toBe(4);
       expect(net.openConnections).toBe(4);
       expect(net.server.sessionCount).toBe(1);
@@ -127,7 +123,7 @@ describe("a client whose first lane gets no answer", () => {
     net.advance(600);
     net.send(association, TARGET, "after");
     net.advance(1_000);
-    expect(ups(net)).toEqual(["session-up", "session-down", "session-resumed"]);
+    expect(net.sessionEvents).toEqual(["session-up", "session-down", "session-resumed"]);
     expect(net.arrived.map(({ payload }) => payload)).toEqual(["before", "after"]);
     expect(new Set(net.atTargets.map((line) => line.split(" ")[0])).size).toBe(1);
   });

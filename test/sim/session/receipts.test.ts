@@ -79,10 +79,6 @@ function sendSteadily(network: Network, association: number, count: number, ms =
   }
 }
 
-function kinds(network: Network): string[] {
-  return network.clientEvents.map(({ kind }) => kind).filter((kind) => kind.startsWith("session"));
-}
-
 describe("a session with receipts", () => {
   it("sends a context's datagrams only behind its registration until that is acknowledged", () => {
     const network = started(6);
@@ -187,7 +183,7 @@ describe("a session with receipts", () => {
     network.advance(100);
     // 5 ms apart, with a round trip of 20 ms.
     expect(payloads(network).length).toBeGreaterThan(140 - 3 * 5);
-    expect(kinds(network)).toEqual(["session-up"]);
+    expect(network.sessionEvents).toEqual(["session-up"]);
     network.maxConnections = 4;
     network.advance(20_000);
     expect(network.client.lanesUp).toBe(4);
@@ -202,7 +198,7 @@ describe("a session with receipts", () => {
     network.advance(1_000);
     sendSteadily(network, a, 10, 5, "later");
     network.advance(100);
-    expect(kinds(network)).toEqual(["session-up", "session-down", "session-resumed"]);
+    expect(network.sessionEvents).toEqual(["session-up", "session-down", "session-resumed"]);
     expect(payloads(network).slice(-10)).toEqual(Array.from({ length: 10 }, (_, i) => `later${i}`));
     expect(network.atTargets.every((line) => line.startsWith("40000 "))).toBe(true);
     const numbers = network.records.slice(before).flatMap(({ fromClient }) => capsulesOf(fromClient));
@@ -220,7 +216,7 @@ describe("a session with receipts", () => {
     network.advance(500);
     network.startServer();
     network.advance(4_000);
-    expect(kinds(network)).toEqual(["session-up", "session-down", "session-up"]);
+    expect(network.sessionEvents).toEqual(["session-up", "session-down", "session-up"]);
     expect(payloads(network).slice(-5).sort()).toEqual(["waits0", "waits1", "waits2", "waits3", "waits4"]);
     const all = network.records.slice(before).flatMap(({ fromClient }) => capsulesOf(fromClient));
     const sequences = all.filter(({ type }) => type === CAPSULE_DATAGRAM).map(({ second }) => second);
@@ -303,7 +299,7 @@ describe("a session with receipts", () => {
       network.advance(100);
     }
     network.advance(5_000);
-    expect(kinds(network)).toContain("session-renewed");
+    expect(network.sessionEvents).toContain("session-renewed");
     expect(payloads(network).length).toBe(40);
     expect(network.client.lanesUp).toBe(4);
     expect(network.client.storedBytes).toBe(0);
@@ -325,7 +321,7 @@ describe("a session with receipts", () => {
         sendSteadily(network, a, 10, 5, "after");
         network.advance(2_000);
         expect(network.client.lanesUp).toBe(3);
-        expect(kinds(network)).toEqual(["session-up"]);
+        expect(network.sessionEvents).toEqual(["session-up"]);
         expect(payloads(network).slice(-5)).toEqual(["after5", "after6", "after7", "after8", "after9"]);
       }
     }
@@ -467,7 +463,7 @@ describe("--lanes auto", () => {
   it("uses one lane for a server on this machine over a short path", () => {
     const network = started("auto", { latencyMs: 0, client: { isLocal: true } });
     network.advance(30_000);
-    expect(kinds(network)).toEqual(["session-up"]);
+    expect(network.sessionEvents).toEqual(["session-up"]);
     expect(network.client.lanesUp).toBe(1);
   });
 
@@ -476,7 +472,7 @@ describe("--lanes auto", () => {
     const a = open(network);
     sendSteadily(network, a, 100);
     network.advance(1_000);
-    expect(kinds(network)).toEqual(["session-up", "session-renewed"]);
+    expect(network.sessionEvents).toEqual(["session-up", "session-renewed"]);
     expect(network.client.lanesUp).toBe(4);
     expect(new Set(payloads(network)).size).toBe(100);
   });
@@ -484,7 +480,7 @@ describe("--lanes auto", () => {
   it("starts a new session without receipts if the server is near", () => {
     const network = started("auto", { latencyMs: 0 });
     network.advance(10_000);
-    expect(kinds(network)).toEqual(["session-up", "session-renewed"]);
+    expect(network.sessionEvents).toEqual(["session-up", "session-renewed"]);
     expect(network.client.lanesUp).toBe(1);
     expect(network.unexpectedCloses).toBe(0);
   });
@@ -497,11 +493,11 @@ describe("--lanes auto", () => {
       while (!network.client.isUp) network.advance(0.1);
       network.advance(delay);
       const a = open(network);
-      const before = kinds(network).length;
+      const before = network.sessionEvents.length;
       sendSteadily(network, a, 100);
       network.advance(10_000);
       expect(new Set(payloads(network)).size).toBe(100);
-      expect(kinds(network).slice(before)).toEqual([]);
+      expect(network.sessionEvents.slice(before)).toEqual([]);
       expect([network.server.sessionCount, network.server.lingeringCount]).toEqual([1, 0]);
       expect(network.unexpectedCloses).toBe(0);
     },
@@ -510,7 +506,7 @@ describe("--lanes auto", () => {
   it("keeps a session that has no receipts because its near server has none", () => {
     const network = started("auto", { latencyMs: 0, server: { hasReceipts: false } });
     network.advance(10_000);
-    expect(kinds(network)).toEqual(["session-up"]);
+    expect(network.sessionEvents).toEqual(["session-up"]);
     expect(network.client.lanesUp).toBe(1);
   });
 
@@ -519,14 +515,14 @@ describe("--lanes auto", () => {
     network.maxConnections = 1;
     network.start();
     network.advance(10_000);
-    expect(kinds(network)).toEqual(["session-up"]);
+    expect(network.sessionEvents).toEqual(["session-up"]);
     sendSteadily(network, open(network), 2, 50);
     network.cutConnections();
     network.advance(5_000);
-    expect(kinds(network)).toEqual(["session-up", "session-down", "session-resumed"]);
+    expect(network.sessionEvents).toEqual(["session-up", "session-down", "session-resumed"]);
     network.maxConnections = 16;
     network.advance(10_000);
-    expect(kinds(network).at(-1)).toBe("session-renewed");
+    expect(network.sessionEvents.at(-1)).toBe("session-renewed");
     expect(network.client.lanesUp).toBe(4);
   });
 
