@@ -4,10 +4,17 @@
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { constants, setPriority } from "node:os";
+import { stripVTControlCharacters } from "node:util";
 import { childEnd } from "./test/child-end.mjs";
 
-/** @type {{ title: string, seconds: number, isGood: boolean }[]} */
+/** @type {{ title: string, seconds: number, isGood: boolean, output: string }[]} */
 const ended = [];
+
+/** Enough for the last failed test and the summary, with which a run of tests ends. */
+const REPEATED_LINES = 40;
+
+/** How vitest names a failed test before its error. */
+const FAILED_TEST = /^ *FAIL /;
 
 /**
  * Runs a command. What runs in the background has a lower priority, and its output is shown once it ends.
@@ -18,29 +25,50 @@ const ended = [];
 async function step(title, command, args, isBackground = false) {
   const startedAt = performance.now();
   console.log(`\n== ${title}${isBackground ? ", in the background" : ""}`);
-  const child = spawn(command, args, { stdio: isBackground ? ["ignore", "pipe", "pipe"] : "inherit" });
+  const env = process.stdout.isTTY ? { FORCE_COLOR: "1", ...process.env } : process.env;
+  const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], env });
+  if (isBackground && child.pid !== undefined)
+    setPriority(child.pid, constants.priority.PRIORITY_BELOW_NORMAL);
   /** @type {Buffer[]} */
-  const output = [];
-  if (isBackground) {
-    if (child.pid !== undefined) setPriority(child.pid, constants.priority.PRIORITY_BELOW_NORMAL);
-    for (const stream of [child.stdout, child.stderr]) stream?.on("data", (chunk) => output.push(chunk));
+  const chunks = [];
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on("data", (chunk) => {
+      chunks.push(chunk);
+      if (!isBackground) process.stdout.write(chunk);
+    });
   }
   const isGood = (await childEnd(child)) === 0;
   const seconds = Math.round((performance.now() - startedAt) / 1000);
-  ended.push({ title, seconds, isGood });
+  const output = Buffer.concat(chunks).toString();
+  ended.push({ title, seconds, isGood, output });
   if (isBackground) {
     console.log(`\n== ${title} (in the background): ${isGood ? "done" : "failed"} after ${seconds} s`);
-    process.stdout.write(Buffer.concat(output));
+    process.stdout.write(output);
   }
   return isGood;
 }
 
-/** @returns {never} */
+/**
+ * Names of failed tests, and the end of each failed step's output, come last: other steps may have printed thousands of lines after
+ * them.
+ *
+ * @returns {never}
+ */
 function finish() {
   console.log("\n== seconds");
   for (const { title, seconds, isGood } of ended)
     console.log(`${title}: ${seconds}${isGood ? "" : ", failed"}`);
-  process.exit(ended.every(({ isGood }) => isGood) ? 0 : 1);
+  const failed = ended.filter(({ isGood }) => !isGood);
+  for (const { title, output } of failed) {
+    const lines = output.trimEnd().split("\n");
+    const last = lines.slice(-REPEATED_LINES);
+    const names = lines
+      .slice(0, -REPEATED_LINES)
+      .filter((line) => FAILED_TEST.test(stripVTControlCharacters(line)));
+    console.log(`\n== ${title} failed`);
+    console.log([...names, ...last].join("\n"));
+  }
+  process.exit(failed.length === 0 ? 0 : 1);
 }
 
 /** Runs a command that everything else needs. @param {string} title @param {string} command @param {readonly string[]} args */
