@@ -58,7 +58,6 @@ export class RateIntervals {
   readonly #sender: LaneSender;
   readonly #ageBudget: number;
 
-  /** Rate of delivery. */
   readonly #deliveries = new RecentRate();
   /** Intervals in a row without enough samples. */
   #starved = 0;
@@ -74,6 +73,7 @@ export class RateIntervals {
     isFilled: false,
     hasSamples: false,
     arrivals: 0,
+    deliveries: 0,
     delivered: 0,
     sentBytes: 0,
     dropped: 0,
@@ -131,13 +131,14 @@ export class RateIntervals {
     interval.isFilled = demand.isFilled;
     interval.arrivals = this.#queue.arrivals(now);
     interval.delivered = this.delivered;
+    this.#deliveries.note(now, interval.delivered);
+    interval.deliveries = this.#deliveries.at(now);
     interval.sentBytes = sender.sentBytes;
     interval.dropped = aged;
     interval.frames = sender.frames - this.#framesBefore;
     interval.lates = this.#lateness.count - this.#latesBefore;
     interval.lateShare = this.#lanes.lateShare;
     interval.newest = this.#lateness.newest;
-    this.#deliveries.note(now, interval.delivered);
     demand.end(now, interval.isLimited, this.#leavesRoom(interval));
     // An interval that includes an idle time says nothing about the path.
     if (length >= MAX_STARVED_INTERVALS * wanted) this.#rates.skip(interval);
@@ -150,9 +151,9 @@ export class RateIntervals {
   }
 
   /** Whether the rate leaves room for copies. While a queue overflows, the rate may be too high, but then not all is delivered. */
-  #leavesRoom({ now, arrivals }: Interval): boolean {
+  #leavesRoom({ arrivals, deliveries }: Interval): boolean {
     if (this.#rates.mode === "start") return false;
-    return arrivals < ROOMY_SHARE * this.#rates.rate && this.#deliveries.at(now) > DELIVERED_SHARE * arrivals;
+    return arrivals < ROOMY_SHARE * this.#rates.rate && deliveries > DELIVERED_SHARE * arrivals;
   }
 
   #adapt(): void {

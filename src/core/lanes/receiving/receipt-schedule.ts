@@ -12,6 +12,7 @@
  */
 import { MAX_RECEIPT_ITEMS, type ReceiptWriter } from "../../../wire/receipt.ts";
 import type { LaneState } from "../lane-state.ts";
+import { PACKET_BYTES } from "../packet-bytes.ts";
 
 /** Time from the first news to its receipt, and time between two receipts. */
 const DELAY_MS = 1;
@@ -24,8 +25,7 @@ const TIMES = 2;
 /** One in this many receipts uses the lanes in turn: if receipts travel alone, and if they travel with datagrams. */
 const TURNS = 4;
 const CARRIED_TURNS = 8;
-/** Size of the packet that a receipt waits for on a slow path, and the longest wait. */
-const PACKET_BYTES = 1_250;
+/** On a slow path, a receipt waits for as long as a packet takes, but at most this long. */
 const MAX_WAIT_MS = 10;
 const NEVER = Number.POSITIVE_INFINITY;
 

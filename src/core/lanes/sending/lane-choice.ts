@@ -20,6 +20,7 @@
  */
 import { NONE } from "../datagram-store.ts";
 import type { LaneState } from "../lane-state.ts";
+import { PACKET_BYTES } from "../packet-bytes.ts";
 import type { PathDelay } from "../rate/measures/path-delay.ts";
 
 /** Most bytes that are assigned to a lane and not written yet. */
@@ -27,10 +28,10 @@ const MAX_UNWRITTEN = 65_536;
 /** Rate in bytes per millisecond below which a path is slow: 3.2 Mbit/s. */
 const SLOW_RATE = 400;
 /** Bytes in flight on each lane in use, about two packets; and the fewest lanes in use on a slow path. */
-const LANE_BYTES = 2_500;
+const LANE_BYTES = 2 * PACKET_BYTES;
 const LEAST_LANES = 4;
 /** By how many bytes in flight more a lane may be chosen on a slow path because it owes an acknowledgement: one packet. */
-const OWED_BYTES = 1_250;
+const OWED_BYTES = PACKET_BYTES;
 /** How many lanes a flow uses that the other end puts back in order. */
 const FEW_LANES = 4;
 

@@ -7,6 +7,7 @@
  * lane whose own path is longer gets that much more time. If all lanes stall, none is behind another, and a timeout decides.
  */
 import type { LaneState } from "../lane-state.ts";
+import { PACKET_BYTES } from "../packet-bytes.ts";
 import type { PathDelay } from "../rate/measures/path-delay.ts";
 
 /** Reordering that is tolerated: receipts arrive only every 5 ms. */
@@ -18,7 +19,6 @@ const MARGIN_SHARE = 0.1;
  * for a smaller difference took a per cent of a link of 2 Mbit/s.
  */
 const MARGIN_PACKETS = 4;
-const PACKET_BYTES = 1_250;
 const MAX_PACKETS_SHARE = 0.5;
 /**
  * By how much less is tolerated while copies cost little. What was lost then arrives that much sooner. During an overload, lanes that are

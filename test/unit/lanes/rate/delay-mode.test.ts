@@ -32,6 +32,7 @@ function capacityAfter(mode: DelayMode, intervals: number, standing: number): nu
     isLimited: true,
     sentBytes: 0,
     arrivals: 2 * LINK_RATE,
+    deliveries: LINK_RATE,
   };
   for (let i = 0; i < intervals; i++) mode.tick(interval as Interval, overflow(standing), false);
   return mode.capacity;
@@ -60,6 +61,7 @@ function rateAfterSurge(mode: DelayMode, intervals: number, ...delays: number[])
     isLimited: true,
     lateShare: 0.5,
     arrivals: LINK_RATE,
+    deliveries: LINK_RATE / 2,
     sentBytes: 0,
   };
   const delivery = LINK_RATE / 2;
@@ -97,6 +99,7 @@ function rateAfterJitter(offered: number): number {
       hasSamples: true,
       isLimited: sent === mode.rate,
       arrivals: offered * FAST_RATE,
+      deliveries: sent,
       delivered: sent * INTERVAL_MS,
       lateShare: 0,
       sentBytes: measures.sentBytes + sent * 50,

@@ -34,6 +34,8 @@ export interface Interval {
   hasSamples: boolean;
   /** Rate at which the session was offered bytes in the last second, in bytes per millisecond. */
   arrivals: number;
+  /** Rate of delivery in the last second, in bytes per millisecond. */
+  deliveries: number;
   /** Bytes receipted in the interval. */
   delivered: number;
   /** Bytes sent in the session so far. */

@@ -10,7 +10,6 @@
  * counts as used.
  */
 import type { Interval } from "./measures.ts";
-import { RecentRate } from "./recent-rate.ts";
 
 /**
  * A loss shows one round trip, or two intervals, later. The two round trips that ended then are examined; most of their intervals must be
@@ -25,18 +24,18 @@ const FAR_BEYOND = 1.25;
 export class RateUse {
   /** One bit for each interval that was limited, the newest in the lowest. */
   #limited = 0;
-  readonly #delivered = new RecentRate();
+  #deliveries = 0;
 
   /** To be called at the end of each interval. */
-  note({ now, isLimited, delivered }: Interval): void {
+  note({ isLimited, deliveries }: Interval): void {
     this.#limited = (this.#limited << 1) | (isLimited ? 1 : 0);
-    this.#delivered.note(now, delivered);
+    this.#deliveries = deliveries;
   }
 
   /** @param rate  of the session, in bytes per millisecond */
-  wasUsed(now: number, rate: number): boolean {
+  wasUsed(rate: number): boolean {
     let limited = 0;
     for (let i = 0; i < INTERVALS; i++) limited += (this.#limited >> (INTERVALS_AGO + i)) & 1;
-    return limited >= LEAST_LIMITED || rate > FAR_BEYOND * this.#delivered.at(now);
+    return limited >= LEAST_LIMITED || rate > FAR_BEYOND * this.#deliveries;
   }
 }

@@ -15,11 +15,11 @@
  * was last short. All sessions see that moment at the same time, so they yield together. If the queue then becomes empty, there is no
  * rival. (BBR's ProbeRTT does the same for one sender, at times that competing BBR flows also come to share.)
  */
+import { PACKET_BYTES } from "../../packet-bytes.ts";
 import type { Interval, Measures } from "../measures/measures.ts";
 import type { ShareProbe } from "../probes/share-probe.ts";
 import { SHORT_QUEUE_MS } from "./delay-mode.ts";
 
-const PACKET_BYTES = 1_250;
 /** Aim, as a share of the link. Growth toward it, as a share of the window per round trip, if the aim were the whole link away. */
 const AIM = 0.6;
 const SEEK = 0.2;

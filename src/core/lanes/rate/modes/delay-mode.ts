@@ -23,12 +23,12 @@
  * would keep the queue overflowing. While there is a queue, the link is hardly ever idle, so the rate of delivery bounds the capacity. The
  * bound does not apply shortly after a slowdown or a stall, which the rate of delivery still includes.
  */
+import { PACKET_BYTES } from "../../packet-bytes.ts";
 import { Jitter } from "../measures/jitter.ts";
 import type { Interval, Measures } from "../measures/measures.ts";
 import { DELIVERY_TICKS } from "../measures/measures.ts";
 import { RateUse } from "../measures/rate-use.ts";
 
-const PACKET_BYTES = 1_250;
 const MIN_TARGET_MS = 1;
 const MAX_TARGET_MS = 14;
 const TARGET_PACKETS = 2;
@@ -131,7 +131,7 @@ export class DelayMode {
       this.#unsettled = DELIVERY_TICKS;
     if (hasSamples) this.#follow(interval, measures, isCrowd, isShared);
     this.#use.note(interval);
-    if (isCrowd && this.#use.wasUsed(interval.now, this.rate)) this.#backOff(measures);
+    if (isCrowd && this.#use.wasUsed(this.rate)) this.#backOff(measures);
   }
 
   /** The session sends little on purpose, which says nothing about the link. */

@@ -11,9 +11,9 @@
  * Balakrishnan, NSDI 2018) waits for the queue to become empty. A pause gives an answer within a round trip, does not require the smallest
  * delay to be known, and drains the session's own queue at the same time.
  */
+import { PACKET_BYTES } from "../../packet-bytes.ts";
 
 const NEVER = Number.POSITIVE_INFINITY;
-const PACKET_BYTES = 1_250;
 /** Longest pause, unless the rate is so low that a few packets take longer. */
 const MAX_PAUSE_MS = 15;
 const PAUSE_SHARE = 0.6;
