@@ -46,11 +46,12 @@ int io_unix_connect(io_loop *loop, const char *path, const io_connect_callbacks 
 // Aborts an attempt, unless it has ended, and closes its descriptor.
 void io_connect_cancel(io_loop *loop, int attempt);
 
-// Sets the two given values, TCP_NODELAY and keepalive. Returns UV_ENOTSUP if the system lacks one of the two, otherwise 0.
+// Sets the two given values, and what io_tcp_keep_alive sets without a time. Returns UV_ENOTSUP if the system lacks one of the two,
+// otherwise 0.
 int io_tcp_tune(int descriptor, int not_sent_low_water_bytes, int user_timeout_ms);
 
-// Sets TCP_NODELAY and, unless `idle_seconds` is 0, keepalive: after that many seconds the system probes ten times, once a second.
-// Does nothing on a Unix socket.
+// Sets TCP_NODELAY, keepalive and, on Linux for a connection within the host, the congestion control of Reno. Unless `idle_seconds`
+// is 0, the system probes after that many seconds, ten times, once a second. Does nothing on a Unix socket.
 void io_tcp_keep_alive(int descriptor, int idle_seconds);
 
 // Another descriptor of the same connection, which outlives the first. Not on Windows: UV_ENOTSUP.

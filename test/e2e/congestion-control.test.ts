@@ -1,0 +1,55 @@
+import { expect, it } from "vitest";
+import { describeOnTwoHosts } from "./network/requirements.ts";
+import type { Host, TwoHosts } from "./network/two-hosts.ts";
+import { useTwoHosts } from "./network/use-two-hosts.ts";
+import { echoSince, PROBER } from "./programs/prober.ts";
+import { makeKeyFile, udpLocal, udpServer } from "./programs/underpass.ts";
+import { startUdpEcho } from "./targets/targets.ts";
+
+const ANSWER_MS = 15_000;
+
+async function available(host: Host): Promise<string[]> {
+  const [names] = await host.run(["sysctl", "-n", "net.ipv4.tcp_available_congestion_control"]);
+  return names.split(/\s+/);
+}
+
+/** The algorithms of the established connections to a port. */
+async function algorithms(host: Host, port: number): Promise<string[]> {
+  const known = await available(host);
+  const lines = await host.run(["ss", "-Htino", "state", "established", "dport", "=", `:${port}`]);
+  return lines.flatMap((line) => line.split(/\s+/).filter((word) => known.includes(word)));
+}
+
+describeOnTwoHosts("the congestion control of a tunnel's connections", () => {
+  let hosts: TwoHosts;
+  useTwoHosts((made) => {
+    hosts = made;
+  });
+
+  it("is the system's between hosts, and Reno's within one", async (context) => {
+    const { client, server } = hosts;
+    const other = (await available(client)).find((name) => name !== "reno");
+    if (other === undefined) return context.skip("the kernel has only Reno");
+    await client.run(["sysctl", "-qw", `net.ipv4.tcp_congestion_control=${other}`]);
+    const echoPort = await startUdpEcho(server);
+    const keyFile = makeKeyFile(hosts);
+    const [port, relayPort] = [server.port(), client.port()];
+    await udpServer(hosts, `${server.ipv4}:${port}`, keyFile).start();
+    client.spawn(["socat", `TCP4-LISTEN:${relayPort},bind=127.0.0.1,fork`, `TCP4:${server.ipv4}:${port}`]);
+    await client.waitForTcp("127.0.0.1", relayPort);
+    for (const [way, at, expected] of [
+      [`${server.ipv4}:${port}`, port, other],
+      [`127.0.0.1:${relayPort}`, relayPort, "reno"],
+    ] as const) {
+      const forwardPort = client.port();
+      const forward = ["--forward", `127.0.0.1:${forwardPort}=127.0.0.1:${echoPort}`];
+      const local = udpLocal(hosts, keyFile, ["--server", way, ...forward]);
+      await local.start();
+      const prober = client.spawn([process.execPath, PROBER, `${forwardPort}`]);
+      await echoSince(prober, 0, ANSWER_MS);
+      expect(new Set(await algorithms(client, at))).toEqual(new Set([expected]));
+      await prober.kill();
+      await local.kill();
+    }
+  });
+});
