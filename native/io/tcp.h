@@ -46,13 +46,17 @@ int io_unix_connect(io_loop *loop, const char *path, const io_connect_callbacks 
 // Aborts an attempt, unless it has ended, and closes its descriptor.
 void io_connect_cancel(io_loop *loop, int attempt);
 
-// Sets the two given values, and what io_tcp_keep_alive sets without a time. Returns UV_ENOTSUP if the system lacks one of the two,
-// otherwise 0.
+// Sets the two given values, TCP_NODELAY and keepalive. Returns UV_ENOTSUP if the system lacks one of the two, otherwise 0.
 int io_tcp_tune(int descriptor, int not_sent_low_water_bytes, int user_timeout_ms);
 
-// Sets TCP_NODELAY, keepalive and, on Linux for a connection within the host, the congestion control of Reno. Unless `idle_seconds`
-// is 0, the system probes after that many seconds, ten times, once a second. Does nothing on a Unix socket.
+// Sets TCP_NODELAY and keepalive. Unless `idle_seconds` is 0, the system probes after that many seconds, ten times, once a second.
+// Does nothing on a Unix socket.
 void io_tcp_keep_alive(int descriptor, int idle_seconds);
+
+// On Linux, makes a connection within the host use Reno's congestion control (RFC 5681), which holds nothing back where nothing is lost.
+// Within a host, only processes that wait for the processor delay packets. BBR takes that for a slower path, and paces data that the
+// other end would take at once.
+void io_tcp_within_host(int descriptor);
 
 // Another descriptor of the same connection, which outlives the first. Not on Windows: UV_ENOTSUP.
 int io_descriptor_duplicate(int descriptor);

@@ -131,8 +131,8 @@ static napi_value tcp_keep_alive(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
-// tcpTune(descriptor, not-sent low-water mark in bytes, user timeout in ms): sets both, and what tcpKeepAlive sets without a time; false if
-// the system lacks one of the two
+// tcpTune(descriptor, not-sent low-water mark in bytes, user timeout in ms): sets both, TCP_NODELAY and keepalive; false if the
+// system lacks one of the two
 static napi_value tcp_tune(napi_env env, napi_callback_info info) {
   napi_value values[3];
   if (!get_arguments(env, info, 3, values)) return NULL;

@@ -1,7 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #ifdef __linux__
 #include <linux/net_tstamp.h>
 #endif
@@ -519,18 +518,6 @@ static void a_duplicate_outlives_the_first_and_options_can_be_set(void **state) 
   assert_int_equal(io_descriptor_duplicate(-1), UV_EBADF);
 }
 
-#ifdef __linux__
-static void within_the_host_congestion_control_is_renos(void **state) {
-  stream_world *world = *state;
-  int descriptor = world->client.descriptor;
-  char algorithm[16] = "";
-  socklen_t length = sizeof algorithm;
-  io_tcp_tune(descriptor, 65536, 5000);
-  assert_int_equal(getsockopt(descriptor, IPPROTO_TCP, TCP_CONGESTION, algorithm, &length), 0);
-  assert_string_equal(algorithm, "reno");
-}
-#endif
-
 static void both_ends_know_their_addresses(void **state) {
   stream_world *world = *state;
   char own[IO_IP_TEXT_BYTES], peer[IO_IP_TEXT_BYTES];
@@ -574,9 +561,6 @@ int stream_tests(void) {
       TEST(the_context_may_end_within_the_call),
       TEST(calls_with_what_is_no_stream_do_nothing),
       TEST(a_duplicate_outlives_the_first_and_options_can_be_set),
-#ifdef __linux__
-      TEST(within_the_host_congestion_control_is_renos),
-#endif
       TEST(both_ends_know_their_addresses),
   };
   return cmocka_run_group_tests_name("streams", tests, NULL, NULL);

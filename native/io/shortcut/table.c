@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../tcp.h"
 #ifndef _WIN32
 #include "../tun/tun-state.h"
 #endif
@@ -158,6 +159,7 @@ static int32_t add(io_loop *loop, shortcut made) {
   if (former != NULL) end(loop, former);
   int32_t number = take_place(table);
   if (number == SHORTCUT_NONE) return SHORTCUT_NONE;
+  if (stream->first_shortcut == SHORTCUT_NONE) io_tcp_within_host(stream->watcher.fd);
   made.last_at = uv_now(loop->uv);
   made.hash = made.state == SHORTCUT_IN ? hash_in(table, made.stream, made.context) : hash_out(table, &key);
   int16_t *bucket = bucket_of(table, made.hash);

@@ -9,32 +9,22 @@
 #include <string.h>
 #endif
 
+void io_tcp_within_host(int descriptor) {
 #ifdef __linux__
-static bool is_within_host(int socket) {
-  char own[IO_IP_TEXT_BYTES], peer[IO_IP_TEXT_BYTES];
-  return io_socket_name(socket, false, own) >= 0 && io_socket_name(socket, true, peer) >= 0 && strcmp(own, peer) == 0;
-}
-
-// Within a host, only processes that wait for the processor delay packets. BBR takes that for a slower path, and paces data that the other
-// end would take at once. Reno (RFC 5681), which every Linux has, holds nothing back where nothing is lost.
-static void choose_congestion_control(int socket) {
   static const char reno[] = "reno";
-  if (is_within_host(socket)) setsockopt(socket, IPPROTO_TCP, TCP_CONGESTION, reno, sizeof reno - 1);
-}
-#endif
-
-static void set_common(uv_os_sock_t socket) {
-  io_socket_set(socket, IPPROTO_TCP, TCP_NODELAY, 1);
-  io_socket_set(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
-#ifdef __linux__
-  choose_congestion_control(socket);
+  char own[IO_IP_TEXT_BYTES], peer[IO_IP_TEXT_BYTES];
+  if (io_socket_name(descriptor, false, own) < 0 || io_socket_name(descriptor, true, peer) < 0) return;
+  if (strcmp(own, peer) == 0) setsockopt(descriptor, IPPROTO_TCP, TCP_CONGESTION, reno, sizeof reno - 1);
+#else
+  (void)descriptor;
 #endif
 }
 
 int io_tcp_tune(int descriptor, int not_sent_low_water_bytes, int user_timeout_ms) {
   uv_os_sock_t socket = (uv_os_sock_t)descriptor;
   int error = 0;
-  set_common(socket);
+  io_socket_set(socket, IPPROTO_TCP, TCP_NODELAY, 1);
+  io_socket_set(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
 #ifdef TCP_NOTSENT_LOWAT
   if (io_socket_set(socket, IPPROTO_TCP, TCP_NOTSENT_LOWAT, not_sent_low_water_bytes) != 0) error = UV_ENOTSUP;
 #else
@@ -52,7 +42,8 @@ int io_tcp_tune(int descriptor, int not_sent_low_water_bytes, int user_timeout_m
 
 void io_tcp_keep_alive(int descriptor, int idle_seconds) {
   uv_os_sock_t socket = (uv_os_sock_t)descriptor;
-  set_common(socket);
+  io_socket_set(socket, IPPROTO_TCP, TCP_NODELAY, 1);
+  io_socket_set(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
   if (idle_seconds <= 0) return;
 #if defined(TCP_KEEPIDLE)
   io_socket_set(socket, IPPROTO_TCP, TCP_KEEPIDLE, idle_seconds);

@@ -138,12 +138,9 @@ export interface NativeModule {
   socketAddress?(descriptor: number): AddressBytes | undefined;
   /** The address of an IP socket or of its peer as text, with its zone if it is link-local. */
   socketName?(descriptor: number, isPeer: boolean): [ip: string, port: number] | undefined;
-  /** Sets the two given values, and what `tcpKeepAlive` sets without a time. @returns false if the system lacks one of the two */
+  /** Sets the two given values, TCP_NODELAY and keepalive. @returns false if the system lacks one of the two */
   tcpTune?(descriptor: number, notSentLowWaterBytes: number, userTimeoutMs: number): boolean;
-  /**
-   * Sets TCP_NODELAY, keepalive after so many seconds unless 0, and within a host the congestion control of Reno. Does nothing on a Unix
-   * socket.
-   */
+  /** Sets TCP_NODELAY, and keepalive after so many seconds unless 0. Does nothing on a Unix socket. */
   tcpKeepAlive?(descriptor: number, idleSeconds: number): void;
   /**
    * Connects.

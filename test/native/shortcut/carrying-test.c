@@ -2,6 +2,7 @@
 #ifdef __linux__
 #include <linux/net_tstamp.h>
 #endif
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -316,6 +317,17 @@ static void what_a_stream_that_has_failed_does_not_take_is_the_caller_s(void **s
   assert_true(io_stream_write(world->world.io, world->stream, &byte, 1, false) < 0);
 }
 
+#ifdef __linux__
+static void within_the_host_a_connection_with_shortcuts_has_the_congestion_control_of_reno(void **state) {
+  shortcut_world *world = *state;
+  char algorithm[16] = "";
+  socklen_t length = sizeof algorithm;
+  assert_true(give_in(world, 1, 0) >= 0);
+  assert_int_equal(getsockopt(world->stream, IPPROTO_TCP, TCP_CONGESTION, algorithm, &length), 0);
+  assert_string_equal(algorithm, "reno");
+}
+#endif
+
 int shortcut_carrying_tests(void) {
   const struct CMUnitTest tests[] = {
       SHORTCUT_TEST(a_datagram_of_a_shortcut_goes_to_the_stream_without_its_prefix_and_the_caller_is_not_called),
@@ -334,6 +346,9 @@ int shortcut_carrying_tests(void) {
 #endif
       SHORTCUT_TEST(a_reset_behind_a_write_that_was_accepted_in_part_is_reported),
       SHORTCUT_TEST(what_a_stream_that_has_failed_does_not_take_is_the_caller_s),
+#ifdef __linux__
+      SHORTCUT_TEST(within_the_host_a_connection_with_shortcuts_has_the_congestion_control_of_reno),
+#endif
   };
   return cmocka_run_group_tests_name("shortcuts", tests, NULL, NULL);
 }
