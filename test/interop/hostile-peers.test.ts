@@ -85,9 +85,9 @@ describe("other traffic continues beside a hostile peer", () => {
   it("that sends its head one byte at a time until it is closed at the deadline", async () => {
     const socket = attack();
     const drip = setInterval(() => socket.write("G"), 20);
-    const closed = once(socket, "close");
+    const ended = closed(socket);
     await expectFlow("while it drips");
-    await closed;
+    await ended;
     clearInterval(drip);
     expect(server.stats().refused.handshake_timeout).toBeGreaterThan(0);
   });
@@ -99,7 +99,7 @@ describe("other traffic continues beside a hostile peer", () => {
       answer += data;
     });
     socket.write(`GET / HTTP/1.1\r\nX: ${"a".repeat(20_000)}`);
-    await once(socket, "close");
+    await closed(socket);
     expect(answer).toMatch(/^HTTP\/1.1 400 /);
     await expectFlow("after an endless head");
   });
@@ -117,7 +117,7 @@ describe("other traffic continues beside a hostile peer", () => {
         answer += data;
       });
       socket.write(request, "latin1");
-      await once(socket, "close");
+      await closed(socket);
       expect(answer).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
       expect(answer).not.toMatch(/masque|connect-udp|underpass/i);
     }
@@ -188,10 +188,10 @@ describe("a peer with the key that breaks the protocol", () => {
   ])("loses its connection for %s", async (_what, hex) => {
     const server = await start({});
     const socket = await upgraded(server);
-    const closed = once(socket, "close");
+    const ended = closed(socket);
     socket.write(Buffer.from(hex.replaceAll(" ", ""), "hex"));
     socket.resume();
-    await closed;
+    await ended;
     expect(server.stats().refused.protocol_error).toBe(1);
   });
 
@@ -225,12 +225,12 @@ describe("a peer with the key that breaks the protocol", () => {
     const socket = await upgraded(server);
     socket.pause();
     const echoes = Buffer.concat(Array.from({ length: 4096 }, () => Buffer.from("80555000020101", "hex")));
-    const closed = new Promise<void>((done) => socket.once("close", () => done()));
+    const ended = closed(socket);
     // A peer that does not read notices a reset only when it writes.
     const flood = setInterval(() => {
       for (let i = 0; i < 1000 && !socket.writableNeedDrain && !socket.destroyed; i++) socket.write(echoes);
     }, 10);
-    await closed;
+    await ended;
     clearInterval(flood);
     expect(server.stats().refused.protocol_error).toBe(1);
   });
@@ -282,14 +282,12 @@ describe.each(["127.0.0.1:0", "unix"])("a server on %s without a free descriptor
       mad.write(associations(100));
       await failed;
       for (let i = 0; i < 100; i++) open();
-      const ended = once(mad, "close");
+      const ended = closed(mad);
       mad.write(encodeShutdown("done"));
       await ended;
       for (const socket of sockets) socket.destroy();
       let honest = open();
-      // Ends or resets the connection; once() would reject on a reset.
-      const isTurnedAway = () => new Promise<true>((done) => honest.once("close", () => done(true)));
-      while (await Promise.race([upgrade(honest), isTurnedAway()])) honest = open();
+      while (await Promise.race([upgrade(honest), closed(honest)])) honest = open();
       const answered = until(honest, (heard) => heard.includes("here"));
       honest.write(associations(1));
       await answered;
@@ -303,6 +301,11 @@ describe.each(["127.0.0.1:0", "unix"])("a server on %s without a free descriptor
     }
   });
 });
+
+/** Resolves when a connection has ended or was reset; once() would reject on a reset. */
+function closed(socket: Socket): Promise<true> {
+  return new Promise((done) => socket.once("close", () => done(true)));
+}
 
 function encodeDatagramHeader(context: number, length: number): Uint8Array {
   const header = new Uint8Array(datagramHeaderLength(context, length));
