@@ -1,6 +1,6 @@
 import { spawn, spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import type { Socket as UdpSocket } from "node:dgram";
+import type { RemoteInfo, Socket as UdpSocket } from "node:dgram";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -22,6 +22,8 @@ import { seededIntegers } from "../../unit/random.ts";
 import { describeWith, freePort, run, startPeer } from "../peers/peer-program.ts";
 
 const KEY = Buffer.alloc(32, "k");
+/** Milliseconds until a datagram without an answer is sent again. */
+const REPEAT_MS = 500;
 const PEER = join(import.meta.dirname, "../peers/web-socket-peer.py");
 
 let echo: UdpSocket;
@@ -45,15 +47,31 @@ function startLocal(options: UdpLocalOptions): Promise<UdpLocal> {
   return startUdpLocal({ psk: KEY, forwards: [{ listen: "127.0.0.1:0", target }], ...options });
 }
 
-/** Sends a datagram to the echo. @returns the server's port that the echo saw */
+/** Sends a datagram to the echo, and again if it is lost, as applications do. @returns the server's port that the echo saw */
 async function ask(local: UdpLocal, app: UdpSocket, payload: Buffer | string): Promise<number> {
-  const asked = once(echo, "message");
-  const answered = once(app, "message");
-  app.send(payload, Number(local.address.forwards[0].listen.split(":")[1]), "127.0.0.1");
-  const [, source] = await asked;
-  const [data] = await answered;
-  expect(data.equals(Buffer.from(payload))).toBe(true);
-  return source.port;
+  const expected = Buffer.from(payload);
+  const at = (socket: UdpSocket) =>
+    new Promise<RemoteInfo>((done) => {
+      const hear = (data: Buffer, source: RemoteInfo) => {
+        if (!data.equals(expected)) return;
+        socket.off("message", hear);
+        done(source);
+      };
+      socket.on("message", hear);
+    });
+  const asked = at(echo);
+  const answered = at(app);
+  const port = Number(local.address.forwards[0].listen.split(":")[1]);
+  const send = () => app.send(payload, port, "127.0.0.1");
+  send();
+  const again = setInterval(send, REPEAT_MS);
+  try {
+    const source = await asked;
+    await answered;
+    return source.port;
+  } finally {
+    clearInterval(again);
+  }
 }
 
 const expectEcho = (options: UdpLocalOptions) => expectTunnelEchoes(echo, { psk: KEY, ...options });
