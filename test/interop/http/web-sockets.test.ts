@@ -47,27 +47,33 @@ function startLocal(options: UdpLocalOptions): Promise<UdpLocal> {
   return startUdpLocal({ psk: KEY, forwards: [{ listen: "127.0.0.1:0", target }], ...options });
 }
 
+/** What `ask` has sent. Answers to repeated datagrams may come late. */
+const queries: Buffer[] = [];
+
+/** The first datagram of these bytes. Rejects if an application receives others that `ask` has never sent. */
+function arrival(socket: UdpSocket, bytes: Buffer): Promise<RemoteInfo> {
+  return new Promise((resolve, reject) => {
+    const hear = (data: Buffer, source: RemoteInfo) => {
+      if (data.equals(bytes)) resolve(source);
+      else if (socket === echo || queries.some((query) => query.equals(data))) return;
+      else reject(new Error(`${data.length} bytes that were never sent`));
+      socket.off("message", hear);
+    };
+    socket.on("message", hear);
+  });
+}
+
 /** Sends a datagram to the echo, and again if it is lost, as applications do. @returns the server's port that the echo saw */
 async function ask(local: UdpLocal, app: UdpSocket, payload: Buffer | string): Promise<number> {
-  const expected = Buffer.from(payload);
-  const at = (socket: UdpSocket) =>
-    new Promise<RemoteInfo>((done) => {
-      const hear = (data: Buffer, source: RemoteInfo) => {
-        if (!data.equals(expected)) return;
-        socket.off("message", hear);
-        done(source);
-      };
-      socket.on("message", hear);
-    });
-  const asked = at(echo);
-  const answered = at(app);
+  const query = Buffer.from(payload);
+  queries.push(query);
+  const arrivals = Promise.all([arrival(echo, query), arrival(app, query)]);
   const port = Number(local.address.forwards[0].listen.split(":")[1]);
-  const send = () => app.send(payload, port, "127.0.0.1");
+  const send = () => app.send(query, port, "127.0.0.1");
   send();
   const again = setInterval(send, REPEAT_MS);
   try {
-    const source = await asked;
-    await answered;
+    const [source] = await arrivals;
     return source.port;
   } finally {
     clearInterval(again);
