@@ -47,15 +47,15 @@ function startLocal(options: UdpLocalOptions): Promise<UdpLocal> {
   return startUdpLocal({ psk: KEY, forwards: [{ listen: "127.0.0.1:0", target }], ...options });
 }
 
-/** What `ask` has sent. Answers to repeated datagrams may come late. */
-const queries: Buffer[] = [];
+/** What `ask` has sent for each application. Answers to repeated datagrams may come late. */
+const queries = new WeakMap<UdpSocket, Buffer[]>();
 
-/** The first datagram of these bytes. Rejects if an application receives others that `ask` has never sent. */
+/** The first datagram of these bytes. Rejects if an application receives others than it has sent. */
 function arrival(socket: UdpSocket, bytes: Buffer): Promise<RemoteInfo> {
   return new Promise((resolve, reject) => {
     const hear = (data: Buffer, source: RemoteInfo) => {
       if (data.equals(bytes)) resolve(source);
-      else if (socket === echo || queries.some((query) => query.equals(data))) return;
+      else if (socket === echo || queries.get(socket)?.some((query) => query.equals(data))) return;
       else reject(new Error(`${data.length} bytes that were never sent`));
       socket.off("message", hear);
     };
@@ -66,7 +66,7 @@ function arrival(socket: UdpSocket, bytes: Buffer): Promise<RemoteInfo> {
 /** Sends a datagram to the echo, and again if it is lost, as applications do. @returns the server's port that the echo saw */
 async function ask(local: UdpLocal, app: UdpSocket, payload: Buffer | string): Promise<number> {
   const query = Buffer.from(payload);
-  queries.push(query);
+  queries.set(app, [...(queries.get(app) ?? []), query]);
   const arrivals = Promise.all([arrival(echo, query), arrival(app, query)]);
   const port = Number(local.address.forwards[0].listen.split(":")[1]);
   const send = () => app.send(query, port, "127.0.0.1");

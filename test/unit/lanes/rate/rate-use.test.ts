@@ -5,8 +5,8 @@ import { RateUse } from "../../../../src/core/lanes/rate/measures/rate-use.ts";
 /** Whether a rate counts as used after intervals that were limited or not, while 1,000 bytes/ms were delivered. */
 function wasUsed(limited: string, rate: number): boolean {
   const use = new RateUse();
-  for (const flag of limited) use.note({ isLimited: flag === "1", deliveries: 1_000 } as Interval);
-  return use.wasUsed(rate);
+  for (const flag of limited) use.note({ isLimited: flag === "1" } as Interval);
+  return use.wasUsed({ deliveries: 1_000 } as Interval, rate);
 }
 
 describe("RateUse", () => {
@@ -23,7 +23,7 @@ describe("RateUse", () => {
   });
 
   it("counts a rate far above the rate of delivery as used", () => {
-    expect(wasUsed("0", 1_240)).toBe(false);
-    expect(wasUsed("0", 1_260)).toBe(true);
+    expect(wasUsed("", 1_240)).toBe(false);
+    expect(wasUsed("", 1_260)).toBe(true);
   });
 });

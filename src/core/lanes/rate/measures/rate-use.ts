@@ -24,18 +24,16 @@ const FAR_BEYOND = 1.25;
 export class RateUse {
   /** One bit for each interval that was limited, the newest in the lowest. */
   #limited = 0;
-  #deliveries = 0;
 
   /** To be called at the end of each interval. */
-  note({ isLimited, deliveries }: Interval): void {
+  note({ isLimited }: Interval): void {
     this.#limited = (this.#limited << 1) | (isLimited ? 1 : 0);
-    this.#deliveries = deliveries;
   }
 
-  /** @param rate  of the session, in bytes per millisecond */
-  wasUsed(rate: number): boolean {
+  /** To be called after {@link note}. @param rate  of the session, in bytes per millisecond */
+  wasUsed({ deliveries }: Interval, rate: number): boolean {
     let limited = 0;
     for (let i = 0; i < INTERVALS; i++) limited += (this.#limited >> (INTERVALS_AGO + i)) & 1;
-    return limited >= LEAST_LIMITED || rate > FAR_BEYOND * this.#deliveries;
+    return limited >= LEAST_LIMITED || rate > FAR_BEYOND * deliveries;
   }
 }

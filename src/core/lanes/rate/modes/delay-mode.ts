@@ -131,7 +131,7 @@ export class DelayMode {
       this.#unsettled = DELIVERY_TICKS;
     if (hasSamples) this.#follow(interval, measures, isCrowd, isShared);
     this.#use.note(interval);
-    if (isCrowd && this.#use.wasUsed(this.rate)) this.#backOff(measures);
+    if (isCrowd && this.#use.wasUsed(interval, this.rate)) this.#backOff(measures);
   }
 
   /** The session sends little on purpose, which says nothing about the link. */
