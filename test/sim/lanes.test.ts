@@ -193,6 +193,24 @@ describe("lanes over a link that loses packets after sending them, as a radio li
   });
 });
 
+describe("lanes through machines that hold packets for up to 40 ms, as busy relays do,", () => {
+  const CLUMPS: Pauses = { shortest: 5, longest: 40, share: 0.6 };
+  const CALL: Load = { flow: 0, perSecond: 50, bytes: 60 };
+  const FRAMES: Load = { flow: 1, perSecond: 20, burst: 20, from: 8_000 };
+
+  it.each([
+    [2, 100],
+    [2, 10],
+    [30, 50],
+    [50, 5],
+  ])("carry bursts after seconds with only a call, at %i ms and %i Mbit/s", (rtt, mbit) => {
+    const path = { rtt, mbit, queue: 200, loss: 0, lanes: 4, clumps: CLUMPS };
+    const scenario = { ...OURS, ...path, loads: [CALL, FRAMES], duration: 20_000, warmup: 8_000 };
+    const seeds = Array.from({ length: 8 }, (_, i) => 311 + i);
+    const losses = seeds.map((seed) => run({ ...scenario, seed }).loads[1].loss);
+    expect(mean(losses)).toBeLessThan(0.05);
+  });
+});
 describe("lanes between programs that wait up to 40 ms for their turn, as on a busy machine or a telephone,", () => {
   const SEEDS = [151, 152, 153, 154, 155, 156];
 
@@ -341,6 +359,8 @@ describe("eight sessions over one link", () => {
 });
 
 describe("a call beside a CUBIC flow, which keeps the queue of the link full", () => {
+  const SEEDS = Array.from({ length: 16 }, (_, i) => 109 + i);
+
   it.each([
     [120, "down"],
     [150, "up"],
@@ -348,21 +368,16 @@ describe("a call beside a CUBIC flow, which keeps the queue of the link full", (
   ] as const)(
     "of %i ms in the direction %s loses next to nothing and is as fast as bare UDP",
     (queue, direction) => {
-      const scenario = {
-        ...OURS,
-        queue,
-        loss: 0,
-        loads: [VOICE],
-        duration: 16_000,
-        warmup: 5_000,
-        seed: 109,
-      };
+      const scenario = { ...OURS, queue, loss: 0, loads: [VOICE], duration: 16_000, warmup: 5_000 };
       const competitors = [{ congestion: "cubic", direction }] as const;
-      const [ours] = run({ ...scenario, competitors }).loads;
-      const [bare] = run({ ...scenario, end: undefined, competitors }).loads;
-      expect(ours.loss).toBeLessThan(0.005);
-      expect(ours.p50).toBeLessThan(1.1 * bare.p50);
-      expect(ours.p99).toBeLessThan(1.25 * bare.p99);
+      const results = (end: Scenario["end"]) =>
+        SEEDS.map((seed) => run({ ...scenario, end, competitors, seed }).loads[0]);
+      const ours = results(OURS.end);
+      const bare = results(undefined);
+      expect(mean(ours.map(({ loss }) => loss))).toBeLessThan(0.001);
+      expect(mean(ours.map(({ p50 }) => p50))).toBeLessThan(1.1 * mean(bare.map(({ p50 }) => p50)));
+      // Whether both copies meet the full queue is chance, and decides on the 99th percentile of a single run.
+      expect(mean(ours.map(({ p99 }) => p99))).toBeLessThan(1.25 * mean(bare.map(({ p99 }) => p99)));
     },
   );
 });

@@ -10,8 +10,8 @@
  * budget. A burst, such as a video frame over a slow link, may wait that long. A standing queue helps nobody: as in CoDel (RFC 8289 §4), a
  * queue whose bulk has not been short for an interval is cut to its standing budget, which is much smaller. The exception is a queue that
  * drains by itself, because less arrived in the last second than the session may send: repairs release all datagrams that losses have
- * delayed at once, and a server's queue of answers then stays long for longer than an interval. CoDel's growing drop rate is not used: it
- * is meant for senders that slow down, and these may not. If the queue exceeds its bound in bytes, the flow with the most bytes loses
+ * delayed at once, and a server's queue of answers then stays long for longer than an interval. The last datagram stays, too, as in CoDel,
+ * because nothing waits behind it. CoDel's growing drop rate is not used: it is meant for senders that slow down, and these may not. If the queue exceeds its bound in bytes, the flow with the most bytes loses
  * datagrams.
  */
 import type { Counters, DropReason } from "../counters.ts";
@@ -391,8 +391,13 @@ export class SessionQueue implements WaitingFlows {
       now - this.#shortAt > STANDING_INTERVAL_MS &&
       !isResponsive(this.#flows, flow) &&
       this.#arrivals.at(now) >= DRAIN_SHARE * this.#rate;
-    const oldest = now - (isStanding ? Math.min(this.standingBudget, this.ageBudget) : this.ageBudget);
-    while (this.#flows.head[flow] !== NONE && this.#store.time[this.#flows.head[flow]] < oldest) {
+    const oldest = now - this.ageBudget;
+    const oldestStanding = isStanding ? Math.max(oldest, now - this.standingBudget) : oldest;
+    for (;;) {
+      const head = this.#flows.head[flow];
+      if (head === NONE) return;
+      const isLast = this.bytes === entryCost(this.#store.length[head]);
+      if (this.#store.time[head] >= (isLast ? oldest : oldestStanding)) return;
       this.#counters.drops.age++;
       this.#recordHead("age", flow);
       this.#dropHead(flow);

@@ -22,7 +22,7 @@ import type { Interval } from "./measures/measures.ts";
 import { Measures } from "./measures/measures.ts";
 import type { PathDelay } from "./measures/path-delay.ts";
 import { CompetitiveMode } from "./modes/competitive-mode.ts";
-import { DelayMode, SHORT_QUEUE_MS, targetFor } from "./modes/delay-mode.ts";
+import { DelayMode, leastRate, SHORT_QUEUE_MS, targetFor } from "./modes/delay-mode.ts";
 import { LONG_RTT_MS, StartMode } from "./modes/start-mode.ts";
 import { HeadroomProbe } from "./probes/headroom-probe.ts";
 import { ShareProbe } from "./probes/share-probe.ts";
@@ -262,7 +262,9 @@ export class RateControl {
     const probe = this.#probe;
     if (!this.#compete.tick(interval, this.#measures, probe, this.#isJudged, this.#slack.value)) {
       probe.reset();
-      this.#yield(this.#measures.capacity > 0 ? this.#measures.capacity : this.rate);
+      const { capacity } = this.#measures;
+      const least = Math.min(this.rate, leastRate(interval, this.#measures));
+      this.#yield(capacity > 0 ? Math.max(capacity, least) : this.rate);
       this.#drain(now);
       return;
     }

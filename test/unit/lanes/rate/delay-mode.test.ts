@@ -109,6 +109,25 @@ function rateAfterJitter(offered: number): number {
   return mode.rate;
 }
 
+/** The capacity of a fast link after intervals in which a call of 2 bytes/ms seems to wait in a queue of 30 ms. @param isLimited  whether the pacer holds it */
+function capacityAfterCall(isLimited: boolean): number {
+  const mode = new DelayMode();
+  mode.begin(FAST_RATE);
+  const interval = {
+    ...{ now: 0, length: INTERVAL_MS, hasSamples: true, isLimited, lateShare: 0, sentBytes: 0 },
+    ...{ arrivals: 2, deliveries: 2, delivered: 2 * INTERVAL_MS },
+  };
+  const measures = {
+    ...{ standing: 30, delayed: 30, minRtt: 20, sentAt: 0, sentBytes: 0, surges: false },
+    ...{ capacity: 2, proved: 2, delivery: 2, recentDelivery: 2 },
+  };
+  for (let i = 0; i < 80; i++) {
+    interval.now += INTERVAL_MS;
+    mode.tick(interval as Interval, measures as Measures, false);
+  }
+  return mode.capacity;
+}
+
 function begun(): DelayMode {
   const mode = new DelayMode();
   mode.begin(LINK_RATE);
@@ -118,6 +137,11 @@ function begun(): DelayMode {
 describe("DelayMode", () => {
   it("bounds the capacity by the rate of delivery while a queue overflows, because the drops make it seem larger", () => {
     expect(capacityAfter(begun(), 20, 80)).toBe(1.25 * LINK_RATE);
+  });
+
+  it("does not take the rate of a call for the path's: the first window in a round trip stays possible", () => {
+    expect(capacityAfterCall(false)).toBe(30_000 / (20 + 30));
+    expect(capacityAfterCall(true)).toBeLessThan(10);
   });
 
   it("follows the capacity beyond the rate of delivery if there is no queue", () => {

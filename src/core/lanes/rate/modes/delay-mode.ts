@@ -19,6 +19,12 @@
  * sent, and what is sent follows the measured rate, so the session would send less than it is offered for as long as the jitter lasts. While
  * not much more is offered than the path takes, a long queue is unlikely, so the target then exceeds the jitter.
  *
+ * What an application limits, such as a call, is measured as the rate of the call, whatever the path could carry. If others, jitter or a busy
+ * machine then delay it, the capacity would fall to that rate, and the next burst would be held for a second. So while the pacer holds
+ * nothing back, the capacity falls no lower than the first window in a round trip, which TCP may send after an idle time too (the restart
+ * window, RFC 5681 §4.1). The round trip includes the queue. If that is still too much for the path, the queue grows until the rate is below
+ * what arrives; then the pacer holds datagrams, and the measurements count.
+ *
  * A queue that overflows drops some of the bytes that count between two frames, so the capacity seems larger than it is, and the session
  * would keep the queue overflowing. While there is a queue, the link is hardly ever idle, so the rate of delivery bounds the capacity. The
  * bound does not apply shortly after a slowdown or a stall, which the rate of delivery still includes.
@@ -28,6 +34,7 @@ import { Jitter } from "../measures/jitter.ts";
 import type { Interval, Measures } from "../measures/measures.ts";
 import { DELIVERY_TICKS } from "../measures/measures.ts";
 import { RateUse } from "../measures/rate-use.ts";
+import { FIRST_WINDOW_BYTES } from "./start-mode.ts";
 
 const MIN_TARGET_MS = 1;
 const MAX_TARGET_MS = 14;
@@ -131,7 +138,7 @@ export class DelayMode {
       this.#unsettled = DELIVERY_TICKS;
     if (hasSamples) this.#follow(interval, measures, isCrowd, isShared);
     this.#use.note(interval);
-    if (isCrowd && this.#use.wasUsed(interval, this.rate)) this.#backOff(measures);
+    if (isCrowd && this.#use.wasUsed(interval, this.rate)) this.#backOff(interval, measures);
   }
 
   /** The session sends little on purpose, which says nothing about the link. */
@@ -150,7 +157,7 @@ export class DelayMode {
     const { standing } = measures;
     this.#jitter.note(measures, this.capacity);
     const target = targetFor(this.rate) + this.#jitterTolerance(interval, measures);
-    this.#learn(interval.isLimited, measures, target);
+    this.#learn(interval, measures, target);
     const since = interval.now - measures.sentAt;
     const sent = (interval.sentBytes - measures.sentBytes) / this.capacity;
     this.predicted = Math.max(0, standing + sent - since);
@@ -159,7 +166,9 @@ export class DelayMode {
       if (standing > target) this.#growing = 0;
       const error = (target - this.predicted) / Math.max(MIN_RTT_MS, measures.minRtt);
       this.rate = this.capacity * (1 + Math.max(-MAX_CUT, Math.min(0, GAIN * error)));
-    } else if (interval.isLimited && !isCrowd) {
+    } else if (!interval.isLimited) {
+      this.rate = Math.max(this.rate, Math.min(this.capacity, leastRate(interval, measures)));
+    } else if (!isCrowd) {
       this.#grow(measures, isShared);
       // A queue shorter than the target belongs to sessions with a lower target, which send more.
       if (measures.capacity > 0) {
@@ -176,8 +185,9 @@ export class DelayMode {
     return trust * Math.min(MAX_JITTER_MS, JITTERS * jitter);
   }
 
-  #learn(isLimited: boolean, measures: Measures, target: number): void {
+  #learn(interval: Interval, measures: Measures, target: number): void {
     const { capacity, proved, standing, delivery } = measures;
+    const least = Math.min(this.capacity, leastRate(interval, measures));
     const isQueue = standing > target + 3;
     this.#queued = isQueue ? this.#queued + 1 : 0;
     if (capacity === 0) {
@@ -187,7 +197,7 @@ export class DelayMode {
       const isFall = isQueue && capacity < FALL * this.capacity;
       this.#falls = isFall ? this.#falls + 1 : 0;
       if (isFall) this.capacity += (this.#falls > 1 ? FOLLOW_FALL : FOLLOW) * (capacity - this.capacity);
-      else if (isLimited || isQueue || capacity > this.capacity) {
+      else if (interval.isLimited || isQueue || capacity > this.capacity) {
         // While the application limits the rate, samples are too low. Only higher ones count, as in BBR.
         this.capacity += FOLLOW * (Math.min(capacity, (1 + MAX_GROWTH) * this.capacity) - this.capacity);
       }
@@ -198,7 +208,8 @@ export class DelayMode {
       this.capacity = Math.min(this.capacity, most);
       this.#known = Math.min(this.#known, most);
     }
-    this.capacity = Math.max(this.capacity, DELIVERED_SHARE * delivery);
+    this.capacity = Math.max(least, this.capacity, DELIVERED_SHARE * delivery);
+    this.#known = Math.max(least, this.#known);
   }
 
   #grow(measures: Measures, isShared: boolean): void {
@@ -213,13 +224,20 @@ export class DelayMode {
     this.#known = Math.max(this.#known, this.rate / SLACK);
   }
 
-  #backOff({ delivery }: Measures): void {
+  #backOff(interval: Interval, measures: Measures): void {
+    const { delivery } = measures;
     this.#growing = 0;
-    if (delivery === 0 || this.rate <= BACK_OFF_FLOOR * delivery) return;
+    const least = Math.max(BACK_OFF_FLOOR * delivery, leastRate(interval, measures));
+    if (delivery === 0 || this.rate <= least) return;
     this.rate *= BACK_OFF;
     this.capacity = Math.min(this.capacity, this.rate * SLACK);
     this.#known = Math.min(this.#known, this.rate * RETURN);
   }
+}
+
+/** Lowest capacity that an interval can show, in bytes per millisecond: while the application limits the rate, the first window in a round trip. */
+export function leastRate({ isLimited }: Interval, { minRtt, standing }: Measures): number {
+  return isLimited ? 0 : FIRST_WINDOW_BYTES / (minRtt + standing);
 }
 
 /** Target for the wait in the queue, in milliseconds. @param rate  of the session, in bytes per millisecond */
