@@ -321,7 +321,7 @@ export class UdpServerHost {
     this.#wallClock?.cancel();
     this.#driver.stop();
     if (keeps) this.#core.suspend(this.#system.now());
-    else this.#core.close();
+    else this.#core.close(this.#system.now());
     this.#drain();
     const dialects = this.#listeners.closeDialects();
     const connections = this.#connections.end(dialects, keeps ? HAND_ON_MS : undefined);

@@ -117,6 +117,11 @@ export class ServerConnections {
     }
   }
 
+  /** Closes the connections whose requests have not been judged, because no more requests are accepted. */
+  closeHalfOpen(now: number): void {
+    for (const connection of [...this.halfOpen]) this.close(now, connection);
+  }
+
   endShortcuts(): void {
     for (const connection of this.#byIndex) connection?.tunnel.endShortcuts();
   }

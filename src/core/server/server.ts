@@ -225,7 +225,9 @@ export class TunnelServer {
    * @returns its number, for all later calls
    */
   handleAccept(now: number, isNested = false): number {
-    return this.#connections.accept(now, isNested).index;
+    const connection = this.#connections.accept(now, isNested);
+    if (this.#shutdown.isClosed) this.#connections.close(now, connection);
+    return connection.index;
   }
 
   /**
@@ -513,7 +515,7 @@ export class TunnelServer {
   suspend(now: number): void {
     this.#shutdown.isSuspending = true;
     this.#connections.endShortcuts();
-    for (const connection of [...this.#connections.halfOpen]) this.#connections.close(now, connection);
+    this.#connections.closeHalfOpen(now);
   }
 
   /**
@@ -537,10 +539,14 @@ export class TunnelServer {
     return this.#keeper.restore(now, kept, elapsedMs);
   }
 
-  /** Announces to every client that this server shuts down; then drain and close. */
-  close(): void {
+  /**
+   * Announces to every client that this server shuts down, and closes connections that are no lane, now and later. Then drain, and end the
+   * lanes.
+   */
+  close(now: number): void {
     this.#shutdown.isClosed = true;
     this.#connections.announceShutdown("done");
+    this.#connections.closeHalfOpen(now);
   }
 }
 

@@ -322,7 +322,7 @@ export class World {
   /** Ends the server in an orderly way: clients get the remaining bytes, and SHUTDOWN. */
   closeServer(): void {
     this.trace?.("the server ends");
-    this.server.close();
+    this.server.close(this.now);
     this.drainServer();
     this.#endServer((link) => {
       link.down.isEnded = true;

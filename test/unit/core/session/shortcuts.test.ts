@@ -122,7 +122,7 @@ describe("core", () => {
     ],
     ["the end of the connection", (network) => network.cutConnections(), { client: 1, server: 1 }],
     ["the end of the client", (network) => network.client.close(), { client: 1, server: 1 }],
-    ["a server that shuts down", (network) => network.server.close(), { client: 1, server: 1 }],
+    ["a server that shuts down", (network) => network.server.close(network.now), { client: 1, server: 1 }],
     ["a server that asks its clients to move", (network) => network.server.drain(), { client: 1, server: 1 }],
     [
       "a server that another process replaces",
