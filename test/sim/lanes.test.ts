@@ -211,6 +211,7 @@ describe("lanes through machines that hold packets for up to 40 ms, as busy rela
     expect(mean(losses)).toBeLessThan(0.05);
   });
 });
+
 describe("lanes between programs that wait up to 40 ms for their turn, as on a busy machine or a telephone,", () => {
   const SEEDS = [151, 152, 153, 154, 155, 156];
 

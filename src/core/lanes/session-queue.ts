@@ -11,8 +11,8 @@
  * queue whose bulk has not been short for an interval is cut to its standing budget, which is much smaller. The exception is a queue that
  * drains by itself, because less arrived in the last second than the session may send: repairs release all datagrams that losses have
  * delayed at once, and a server's queue of answers then stays long for longer than an interval. The last datagram stays, too, as in CoDel,
- * because nothing waits behind it. CoDel's growing drop rate is not used: it is meant for senders that slow down, and these may not. If the queue exceeds its bound in bytes, the flow with the most bytes loses
- * datagrams.
+ * because nothing waits behind it. CoDel's growing drop rate is not used: it is meant for senders that slow down, and these may not. If the
+ * queue exceeds its bound in bytes, the flow with the most bytes loses datagrams.
  */
 import type { Counters, DropReason } from "../counters.ts";
 import type { ReasonToDrop, WaitingFlows } from "../session/queue/ended-contexts.ts";

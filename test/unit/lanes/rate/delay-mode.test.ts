@@ -109,7 +109,11 @@ function rateAfterJitter(offered: number): number {
   return mode.rate;
 }
 
-/** The capacity of a fast link after intervals in which a call of 2 bytes/ms seems to wait in a queue of 30 ms. @param isLimited  whether the pacer holds it */
+/**
+ * The capacity of a fast link after intervals in which a call of 2 bytes/ms seems to wait in a queue of 30 ms.
+ *
+ * @param isLimited  whether the pacer holds its datagrams
+ */
 function capacityAfterCall(isLimited: boolean): number {
   const mode = new DelayMode();
   mode.begin(FAST_RATE);

@@ -235,7 +235,10 @@ export class DelayMode {
   }
 }
 
-/** Lowest capacity that an interval can show, in bytes per millisecond: while the application limits the rate, the first window in a round trip. */
+/**
+ * Lowest capacity that an interval can show, in bytes per millisecond: the first window in a round trip, while the application limits what
+ * is sent.
+ */
 export function leastRate({ isLimited }: Interval, { minRtt, standing }: Measures): number {
   return isLimited ? 0 : FIRST_WINDOW_BYTES / (minRtt + standing);
 }
