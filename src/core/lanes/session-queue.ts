@@ -396,8 +396,10 @@ export class SessionQueue implements WaitingFlows {
     for (;;) {
       const head = this.#flows.head[flow];
       if (head === NONE) return;
+      const time = this.#store.time[head];
+      if (time >= oldestStanding) return;
       const isLast = this.bytes === entryCost(this.#store.length[head]);
-      if (this.#store.time[head] >= (isLast ? oldest : oldestStanding)) return;
+      if (isLast && time >= oldest) return;
       this.#counters.drops.age++;
       this.#recordHead("age", flow);
       this.#dropHead(flow);
