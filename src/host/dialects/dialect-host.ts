@@ -74,10 +74,6 @@ export class DialectHost implements UdpPathHost {
    * @param request  the address of the SOCKS5 request that opened it
    */
   accept(stream: ByteStream, how: Dialect | readonly Dialect[], request?: AddressBytes): void {
-    if (this.#isClosing) {
-      stream.destroy();
-      return;
-    }
     const core = this.#core;
     const connection = core.handleAccept(this.#system.now(), how, request);
     const source = {

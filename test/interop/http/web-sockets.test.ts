@@ -1,6 +1,6 @@
 import { spawn, spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import type { RemoteInfo, Socket as UdpSocket } from "node:dgram";
+import type { Socket as UdpSocket } from "node:dgram";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -22,8 +22,6 @@ import { seededIntegers } from "../../unit/random.ts";
 import { describeWith, freePort, run, startPeer } from "../peers/peer-program.ts";
 
 const KEY = Buffer.alloc(32, "k");
-/** Milliseconds until a datagram without an answer is sent again. */
-const REPEAT_MS = 500;
 const PEER = join(import.meta.dirname, "../peers/web-socket-peer.py");
 
 let echo: UdpSocket;
@@ -47,37 +45,15 @@ function startLocal(options: UdpLocalOptions): Promise<UdpLocal> {
   return startUdpLocal({ psk: KEY, forwards: [{ listen: "127.0.0.1:0", target }], ...options });
 }
 
-/** What `ask` has sent for each application. Answers to repeated datagrams may come late. */
-const queries = new WeakMap<UdpSocket, Buffer[]>();
-
-/** The first datagram of these bytes. Rejects if an application receives others than it has sent. */
-function arrival(socket: UdpSocket, bytes: Buffer): Promise<RemoteInfo> {
-  return new Promise((resolve, reject) => {
-    const hear = (data: Buffer, source: RemoteInfo) => {
-      if (data.equals(bytes)) resolve(source);
-      else if (socket === echo || queries.get(socket)?.some((query) => query.equals(data))) return;
-      else reject(new Error(`${data.length} bytes that were never sent`));
-      socket.off("message", hear);
-    };
-    socket.on("message", hear);
-  });
-}
-
-/** Sends a datagram to the echo, and again if it is lost, as applications do. @returns the server's port that the echo saw */
+/** Sends a datagram to the echo. @returns the server's port that the echo saw */
 async function ask(local: UdpLocal, app: UdpSocket, payload: Buffer | string): Promise<number> {
-  const query = Buffer.from(payload);
-  queries.set(app, [...(queries.get(app) ?? []), query]);
-  const arrivals = Promise.all([arrival(echo, query), arrival(app, query)]);
-  const port = Number(local.address.forwards[0].listen.split(":")[1]);
-  const send = () => app.send(query, port, "127.0.0.1");
-  send();
-  const again = setInterval(send, REPEAT_MS);
-  try {
-    const [source] = await arrivals;
-    return source.port;
-  } finally {
-    clearInterval(again);
-  }
+  const asked = once(echo, "message");
+  const answered = once(app, "message");
+  app.send(payload, Number(local.address.forwards[0].listen.split(":")[1]), "127.0.0.1");
+  const [, source] = await asked;
+  const [data] = await answered;
+  expect(data.equals(Buffer.from(payload))).toBe(true);
+  return source.port;
 }
 
 const expectEcho = (options: UdpLocalOptions) => expectTunnelEchoes(echo, { psk: KEY, ...options });
