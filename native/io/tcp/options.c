@@ -20,11 +20,15 @@ void io_tcp_within_host(int descriptor) {
 #endif
 }
 
+static void set_common(uv_os_sock_t socket) {
+  io_socket_set(socket, IPPROTO_TCP, TCP_NODELAY, 1);
+  io_socket_set(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
+}
+
 int io_tcp_tune(int descriptor, int not_sent_low_water_bytes, int user_timeout_ms) {
   uv_os_sock_t socket = (uv_os_sock_t)descriptor;
   int error = 0;
-  io_socket_set(socket, IPPROTO_TCP, TCP_NODELAY, 1);
-  io_socket_set(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
+  set_common(socket);
 #ifdef TCP_NOTSENT_LOWAT
   if (io_socket_set(socket, IPPROTO_TCP, TCP_NOTSENT_LOWAT, not_sent_low_water_bytes) != 0) error = UV_ENOTSUP;
 #else
@@ -42,8 +46,7 @@ int io_tcp_tune(int descriptor, int not_sent_low_water_bytes, int user_timeout_m
 
 void io_tcp_keep_alive(int descriptor, int idle_seconds) {
   uv_os_sock_t socket = (uv_os_sock_t)descriptor;
-  io_socket_set(socket, IPPROTO_TCP, TCP_NODELAY, 1);
-  io_socket_set(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
+  set_common(socket);
   if (idle_seconds <= 0) return;
 #if defined(TCP_KEEPIDLE)
   io_socket_set(socket, IPPROTO_TCP, TCP_KEEPIDLE, idle_seconds);

@@ -23,7 +23,7 @@ describe("RateUse", () => {
   });
 
   it("counts a rate far above the rate of delivery as used", () => {
-    expect(wasUsed("", 1_240)).toBe(false);
-    expect(wasUsed("", 1_260)).toBe(true);
+    expect(wasUsed("0", 1_240)).toBe(false);
+    expect(wasUsed("0", 1_260)).toBe(true);
   });
 });
