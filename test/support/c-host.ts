@@ -55,7 +55,7 @@ export class CHostHandle extends EventEmitter {
     super();
     this.#end = end;
     this.#folder = mkdtempSync(join(tmpdir(), "underpass-host-"));
-    const config = JSON.stringify(configOf(fields, options, this.#folder));
+    const config = JSON.stringify(this.#configOf(fields, options));
     const fifo = join(this.#folder, "replies");
     if (spawnSync("mkfifo", [fifo]).status !== 0) throw new Error("mkfifo fails");
     // Opened for reading and writing, so that opening does not wait for the other side.
@@ -89,6 +89,16 @@ export class CHostHandle extends EventEmitter {
         throw new Error(`the C library's udp-${end} ended by itself: ${code ?? signal}`);
       }
     });
+  }
+
+  /** The options as the library reads them. If it lacks one, nothing is left behind: some of the files hold keys. */
+  #configOf(fields: OptionFields, options: object): Record<string, unknown> {
+    try {
+      return configOf(fields, options, this.#folder);
+    } catch (error) {
+      rmSync(this.#folder, { recursive: true, force: true });
+      throw error;
+    }
   }
 
   #tell(line: Line): void {
