@@ -55,11 +55,19 @@ export function writeSequencedHeader(
 ): number {
   bytes[offset] = 0;
   const length = varintLength(contextId) + SEQUENCE_BYTES + payloadLength;
-  const at = writeVarint(bytes, writeVarint(bytes, offset + 1, length), contextId);
-  bytes[at] = sequence >>> 16;
-  bytes[at + 1] = sequence >>> 8;
-  bytes[at + 2] = sequence;
-  return at + SEQUENCE_BYTES;
+  return writeSequence(
+    bytes,
+    writeVarint(bytes, writeVarint(bytes, offset + 1, length), contextId),
+    sequence,
+  );
+}
+
+/** Writes a sequence number. @returns its end offset */
+export function writeSequence(bytes: Uint8Array, offset: number, sequence: number): number {
+  bytes[offset] = sequence >>> 16;
+  bytes[offset + 1] = sequence >>> 8;
+  bytes[offset + 2] = sequence;
+  return offset + SEQUENCE_BYTES;
 }
 
 /** The sequence number at `bytes[offset]`. The caller has checked that there are three bytes. */

@@ -41,6 +41,8 @@ export class DatagramStore {
   #references = new Int32Array(64);
   #block = new Int32Array(64);
   #blocks = new Uint8Array(8 * BLOCK_BYTES);
+  /** The same memory. */
+  #words = new Int32Array(this.#blocks.buffer);
   #blockNext = new Int32Array(8);
   #freeBlock = NONE;
   #blockCount = 0;
@@ -96,6 +98,17 @@ export class DatagramStore {
     }
   }
 
+  /** Changes `words` from index `at` by exclusive or with the payload of an entry, which is at most a block. */
+  xorInto(entry: number, words: Int32Array, at: number): void {
+    const length = this.length[entry];
+    if (length === 0) return;
+    const start = this.#block[entry] * BLOCK_BYTES;
+    const count = Math.ceil(length / 4);
+    // The last word may have bytes of an earlier payload.
+    for (let i = length; i < 4 * count; i++) this.#blocks[start + i] = 0;
+    for (let i = 0; i < count; i++) words[at + i] ^= this.#words[start / 4 + i];
+  }
+
   /** Passes an entry to a tap. */
   record(tap: DatagramTap, reason: TapReason | undefined, entry: number): void {
     const data = new Uint8Array(this.length[entry]);
@@ -130,6 +143,7 @@ export class DatagramStore {
       const size = this.#blockNext.length * 2;
       this.#blockNext = grown(this.#blockNext, new Int32Array(size));
       this.#blocks = grown(this.#blocks, new Uint8Array(size * BLOCK_BYTES));
+      this.#words = new Int32Array(this.#blocks.buffer);
     }
     return this.#blockCount++;
   }

@@ -53,6 +53,8 @@ export class LaneState {
   newestAt = Number.NEGATIVE_INFINITY;
   /** Number of the last receipt that was sent on this lane; 0 before the first. */
   receiptNumber = 0;
+  /** Most datagrams in a group whose parity the other end accepts on this connection; 0 if it accepts none. */
+  parityLimit = 0;
   /** How many more receipts must report the newest frame. */
   news = 0;
 
@@ -84,6 +86,7 @@ export class LaneState {
     this.newestAt = Number.NEGATIVE_INFINITY;
     this.news = 0;
     this.receiptNumber = 0;
+    this.parityLimit = 0;
   }
 
   /** Index of a frame in the ring. */

@@ -6,11 +6,12 @@
  * flows. Everything that this end knows about the path comes from *receipts* (wire/receipt.ts), because the kernel's view of a
  * connection ends at the next relay.
  *
- *     push ─► SessionQueue ─► Dispatcher: LaneChoice, Lateness, Pacer ─► LaneSender ─► fill ─► the lane's batch
+ *     push ─► SessionQueue ─► Dispatcher: LaneChoice, Lateness, Pacer, ParitySender ─► LaneSender ─► fill ─► the lane's batch
  *                                                                        ▲   │ receipted, or the lane has ended
  *                                                              Hedger ───┘   ▼
  *                Pacer ◄─ RateControl ◄─ RateIntervals ◄─ PathDelay, Lateness ◄─ handleReceipt
  *     accept ─► LaneReceiver ─► deliver; or hold ─► takeReleased
+ *     handleParity ─► LaneReceiver ─► takeReleased
  *     noteFrame ─► ReceiptSchedule ─► fill
  *
  * A datagram waits in the session's queue until it is assigned to a lane. When a lane dies, its datagrams are sent once more on others; all
@@ -83,6 +84,9 @@ export interface LaneSchedulerStats {
   readonly frames: number;
   readonly copies: number;
   readonly hedges: number;
+  /** Parities sent, which are frames too, and datagrams that arrived as parity before they arrived themselves. */
+  readonly parities: number;
+  readonly restored: number;
   readonly receipts: number;
   readonly receiptBytes: number;
   /** Datagrams that arrived a second time. */
@@ -168,6 +172,8 @@ export class LaneScheduler implements WaitingFlows {
       hedges: this.#hedger.hedges,
       receipts: this.#receipts.sent,
       receiptBytes: this.#receipts.sentBytes,
+      parities: this.#dispatcher.parities,
+      restored: this.#receiver.restored,
       duplicates: this.#receiver.duplicates,
       held: this.#receiver.held,
       overtaken: this.#receiver.overtaken,
@@ -398,6 +404,7 @@ export class LaneScheduler implements WaitingFlows {
   /** Assigns datagrams and receipts to lanes. @returns bits of the lanes that have something to write, each of which needs {@link fill} */
   dispatch(now: number): number {
     this.#turn.begin(now);
+    this.#receiver.expire(now);
     this.#demand.account(now);
     if (this.#isActive && now >= this.#intervals.endsAt) {
       this.#intervals.end(now);
@@ -462,7 +469,7 @@ export class LaneScheduler implements WaitingFlows {
     this.#path.noteRoundTrip(rtt);
   }
 
-  /** A frame, which is any DATAGRAM capsule, has arrived on a lane. */
+  /** A frame, which is any DATAGRAM or PARITY capsule, has arrived on a lane. */
   noteFrame(now: number, index: number): void {
     const lane = this.#lanes.all[index];
     lane.noteReceived(now);
@@ -532,6 +539,17 @@ export class LaneScheduler implements WaitingFlows {
     return !reader.isMalformed;
   }
 
+  /** The other end accepts parities of up to `limit` datagrams on a lane. */
+  noteParityLimit(index: number, limit: number): void {
+    this.#lanes.at(index).parityLimit = limit;
+  }
+
+  /** A PARITY capsule, which is a frame, has arrived on a lane, with the value `bytes[offset..end)`. @returns false if it is malformed */
+  handleParity(now: number, index: number, bytes: Uint8Array, offset: number, end: number): boolean {
+    this.noteFrame(now, index);
+    return this.#receiver.handleParity(now, bytes, offset, end);
+  }
+
   // Time
 
   /** Whether anything waits or lacks its receipt while a lane is up. */
@@ -552,10 +570,11 @@ export class LaneScheduler implements WaitingFlows {
    * sooner. A call of {@link dispatch} after that time counts as late (rate/measures/turn-delay.ts).
    */
   nextTimeout(now: number): number {
-    const { dueAt } = this.#receiver;
-    let next = dueAt === NEVER ? NEVER : Math.max(now + TIMER_MS, dueAt);
+    const { dueAt, expiresAt } = this.#receiver;
+    let next = Math.max(now + TIMER_MS, Math.min(dueAt, expiresAt));
     next = Math.min(next, this.#nextReceiptAt(now));
-    next = Math.min(next, Math.max(now + TIMER_MS, this.#dispatcher.pacedUntil));
+    const { pacedUntil, parityDueAt } = this.#dispatcher;
+    next = Math.min(next, Math.max(now + TIMER_MS, Math.min(pacedUntil, parityDueAt)));
     if (this.#isActive) next = Math.min(next, Math.max(now + TIMER_MS, this.#intervals.endsAt));
     this.#turn.expect(next);
     return next;

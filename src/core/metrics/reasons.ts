@@ -209,7 +209,7 @@ export const UNREACHABLES = {
   },
 } as const satisfies Readonly<Record<UnreachableKind | "limited", Explanation>>;
 
-/** Counts of sessions with receipts: lateness, copies and duplicates. */
+/** Counts of sessions with receipts: lateness, copies, parity and duplicates. */
 export const SPREADS = {
   late: {
     meaning: "A lane became late: a lost segment held up the datagrams after it.",
@@ -217,6 +217,11 @@ export const SPREADS = {
   },
   copies: { meaning: "A second copy of a sparse flow's datagram was sent.", remedy: "" },
   hedges: { meaning: "A datagram was sent once more because it was stuck on a late lane.", remedy: "" },
+  parities: {
+    meaning: "A parity was sent, from which the other end restores a datagram on a late lane.",
+    remedy: "",
+  },
+  restored: { meaning: "A datagram was restored from a parity before it arrived.", remedy: "" },
   duplicates: { meaning: "A second copy arrived and was dropped. Nothing is lost.", remedy: "" },
 } as const satisfies Explanations;
 

@@ -15,6 +15,7 @@ import {
   MAX_CONTROL_VALUE_BYTES,
   MAX_PAYLOAD_BYTES,
 } from "../../wire/capsule.ts";
+import { CAPSULE_PARITY, CAPSULE_PARITY_LIMIT, MAX_PARITY_VALUE_BYTES } from "../../wire/parity.ts";
 import { CAPSULE_MEASURE, CAPSULE_PROBE, MAX_PROBE_BYTES } from "../../wire/probe.ts";
 import { CAPSULE_RECEIPT } from "../../wire/receipt.ts";
 import { readVarint, varintLengthFrom } from "../../wire/varint.ts";
@@ -196,6 +197,9 @@ export class CapsuleReader {
         return this.#known === "datagram" || this.#known === "bind" ? -1 : MAX_CONTROL_VALUE_BYTES;
       case CAPSULE_PROBE:
         return this.#known === "datagram" || this.#known === "bind" ? -1 : MAX_PROBE_BYTES;
+      case CAPSULE_PARITY:
+        return this.#known === "receipts" ? MAX_PARITY_VALUE_BYTES : -1;
+      case CAPSULE_PARITY_LIMIT:
       case CAPSULE_RECEIPT:
         return this.#known === "receipts" ? MAX_CONTROL_VALUE_BYTES : -1;
       default:

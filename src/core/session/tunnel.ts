@@ -10,6 +10,7 @@ import {
   readNumbers,
   writeDatagramHeader,
 } from "../../wire/capsule.ts";
+import { CAPSULE_PARITY, CAPSULE_PARITY_LIMIT, encodeParityLimit, MAX_GROUP } from "../../wire/parity.ts";
 import { decodeProbe } from "../../wire/probe.ts";
 import { CAPSULE_RECEIPT, readSequence, SEQUENCE_BYTES } from "../../wire/receipt.ts";
 import { varintLengthFrom } from "../../wire/varint.ts";
@@ -124,6 +125,7 @@ export class Tunnel {
     this.#port = port;
     port?.scheduler.setBusy(port.number, this.#lent);
     this.#heartbeats.start(now, this.#extension);
+    if (port !== undefined) this.writeControl(encodeParityLimit(MAX_GROUP));
   }
 
   /** Smoothed round-trip time in milliseconds, once a heartbeat has been answered. */
@@ -252,7 +254,7 @@ export class Tunnel {
   }
 
   /**
-   * Reads up to the next capsule that is neither a heartbeat nor a receipt.
+   * Reads up to the next capsule that is neither a heartbeat nor a receipt nor about parity.
    *
    * @returns true if `reader` has such a capsule; false if the chunk is used up or {@link error} is set
    */
@@ -270,6 +272,8 @@ export class Tunnel {
       const type = reader.type;
       if (type !== CAPSULE_DATAGRAM) this.endShortcuts();
       if (type === CAPSULE_RECEIPT) this.#handleReceipt(now);
+      else if (type === CAPSULE_PARITY) this.#handleParity(now);
+      else if (type === CAPSULE_PARITY_LIMIT) this.#handleParityLimit();
       else if (type === CAPSULE_HEARTBEAT || type === CAPSULE_HEARTBEAT_ECHO)
         this.#handleHeartbeat(now, type);
       else return true;
@@ -283,6 +287,22 @@ export class Tunnel {
     if (!this.#port!.scheduler.handleReceipt(now, data, valueOffset, valueEnd)) {
       this.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "RECEIPT"));
     }
+  }
+
+  #handleParity(now: number): void {
+    const { data, valueOffset, valueEnd } = this.reader;
+    const { scheduler, number } = this.#port!;
+    if (!scheduler.handleParity(now, number, data, valueOffset, valueEnd)) {
+      this.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "PARITY"));
+    }
+  }
+
+  #handleParityLimit(): void {
+    const { data, valueOffset, valueEnd } = this.reader;
+    const { scheduler, number } = this.#port!;
+    if (readNumbers(data, valueOffset, valueEnd, 1, this.#numbers) === valueEnd) {
+      scheduler.noteParityLimit(number, this.#numbers[0]);
+    } else this.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "PARITY_LIMIT"));
   }
 
   #handleHeartbeat(now: number, type: number): void {

@@ -5,6 +5,7 @@ import { ANY_LANE } from "../../../src/core/lanes/lane-bits.ts";
 import { LaneScheduler } from "../../../src/core/lanes/scheduler.ts";
 import { CapsuleReader, READ_CAPSULE } from "../../../src/core/session/capsule-reader.ts";
 import { CAPSULE_DATAGRAM, readNumbers } from "../../../src/wire/capsule.ts";
+import { CAPSULE_PARITY, MAX_GROUP } from "../../../src/wire/parity.ts";
 import { CAPSULE_RECEIPT, readSequence, SEQUENCE_BYTES } from "../../../src/wire/receipt.ts";
 import type { End, EndOptions } from "./end.ts";
 import type { Wakeable } from "./event-loop.ts";
@@ -22,12 +23,21 @@ export class ScheduledLanes implements End, Wakeable {
   readonly #afterTurn: ((now: number) => void) | undefined;
   #armedFor = Number.POSITIVE_INFINITY;
 
+  readonly #parityLimit: number;
+
   /**
-   * @param first      how many lanes are up from the beginning; {@link raise} opens the others
-   * @param afterTurn  called after each turn
+   * @param first        how many lanes are up from the beginning; {@link raise} opens the others
+   * @param afterTurn    called after each turn
+   * @param parityLimit  what the other end accepts; 0 for an end that sends no parity
    */
-  constructor(options: EndOptions, first = options.lanes.length, afterTurn?: (now: number) => void) {
+  constructor(
+    options: EndOptions,
+    first = options.lanes.length,
+    afterTurn?: (now: number) => void,
+    parityLimit = MAX_GROUP,
+  ) {
     this.#options = options;
+    this.#parityLimit = parityLimit;
     this.#afterTurn = afterTurn;
     this.scheduler = new LaneScheduler({
       store: new DatagramStore(),
@@ -56,6 +66,7 @@ export class ScheduledLanes implements End, Wakeable {
   /** Opens a lane. */
   raise(now: number, index: number): void {
     this.scheduler.laneUp(now, index, index * 1000);
+    this.scheduler.noteParityLimit(index, this.#parityLimit);
   }
 
   send(now: number, flow: number, data: Uint8Array): void {
@@ -76,8 +87,10 @@ export class ScheduledLanes implements End, Wakeable {
       frames,
       copies,
       hedges,
+      parities,
+      restored,
     } = this.scheduler.stats;
-    return `${mode} r=${(bitsPerSecond / 1e6).toFixed(2)} dq=${standingMs.toFixed(1)} rtt=${minRttMs.toFixed(1)} late=${lanesLate}/${lanesUp} (${timesLate}) frames=${frames} copies=${copies} hedges=${hedges} aged=${this.counters.drops.age} held=${held}`;
+    return `${mode} r=${(bitsPerSecond / 1e6).toFixed(2)} dq=${standingMs.toFixed(1)} rtt=${minRttMs.toFixed(1)} late=${lanesLate}/${lanesUp} (${timesLate}) frames=${frames} copies=${copies} hedges=${hedges} parities=${parities} restored=${restored} aged=${this.counters.drops.age} held=${held}`;
   }
 
   wake(now: number): void {
@@ -133,6 +146,9 @@ export class ScheduledLanes implements End, Wakeable {
       const { data, valueOffset, valueEnd } = reader;
       if (reader.type === CAPSULE_RECEIPT) {
         if (!this.scheduler.handleReceipt(now, data, valueOffset, valueEnd)) throw new Error("malformed");
+      } else if (reader.type === CAPSULE_PARITY) {
+        if (!this.scheduler.handleParity(now, index, data, valueOffset, valueEnd))
+          throw new Error("malformed");
       } else if (reader.type === CAPSULE_DATAGRAM) {
         const sequence = readNumbers(data, valueOffset, valueEnd, 1, this.#numbers);
         this.scheduler.noteFrame(now, index);

@@ -307,10 +307,40 @@ describe("a session with receipts", () => {
     expect(network.server.sessionCount).toBe(1);
   });
 
-  it("ends only the tunnel that carried a malformed RECEIPT or a DATAGRAM with a truncated number", () => {
+  it("restores datagrams of a lane that stalls from parity, at both ends", () => {
+    const network = started(16);
+    const a = open(network);
+    const load = (steps: number) => {
+      for (let i = 0; i < steps; i++) {
+        network.send(a, TARGET, `${i}`.padStart(1_200, "b"));
+        network.advance(2);
+      }
+    };
+    load(200);
+    for (let lane = 0; lane < 16; lane++) {
+      network.stalledLanes.add(lane);
+      load(60);
+      network.stalledLanes.clear();
+      load(50);
+    }
+    network.advance(500);
+    const { client, server } = network;
+    for (const { counters } of [client, server]) {
+      expect(counters.spread.parities).toBeGreaterThan(0);
+      expect(counters.spread.restored).toBeGreaterThan(0);
+    }
+    expect(network.atTargets.length).toBe(200 + 16 * 110);
+    expect(payloads(network).length).toBe(200 + 16 * 110);
+    network.advance(3_000);
+    expect([client.storedBytes, server.storedBytes]).toEqual([0, 0]);
+  });
+
+  it("ends only the tunnel that carried a malformed RECEIPT or PARITY, or a DATAGRAM with a truncated number", () => {
     const receipt = Uint8Array.of(0x80, 0x55, 0x50, 0x07, 3, 1, 2, 3);
     const datagram = Uint8Array.of(0, 3, 2, 0, 0);
-    for (const bytes of [receipt, datagram]) {
+    const parity = Uint8Array.of(0x80, 0x55, 0x50, 0x0d, 12, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1);
+    const parityLimit = Uint8Array.of(0x80, 0x55, 0x50, 0x0c, 2, 32, 32);
+    for (const bytes of [receipt, datagram, parity, parityLimit]) {
       for (const isToServer of [true, false]) {
         const network = started(3);
         const a = open(network);

@@ -44,7 +44,7 @@ describe("the line of statistics", () => {
       modes: { start: 0, delay: 2, compete: 0 },
       bitsPerSecond: 30_480_000,
       lanesLate: 2,
-      counts: { late: 0, copies: 6, hedges: 0, duplicates: 0 },
+      counts: { late: 0, copies: 6, hedges: 0, parities: 0, restored: 0, duplicates: 0 },
     });
     const compete: SpreadState = { ...ONE, modes: { start: 1, delay: 0, compete: 3 } };
     const after = tunnelStats(counters, NOW, compete);

@@ -3,6 +3,7 @@
  *
  *     accept ─► DuplicateWindow ─► ArrivalHistory ─► deliver, at once and in any order; or, if the flow needs order,
  *                                                    Resequencer ─► takeReleased
+ *     handleParity ─► ParityReceiver ─► the same for what it restores, which is always taken from takeReleased
  */
 import { SEQUENCE_MODULUS } from "../../../wire/receipt.ts";
 import type { Counters, DropReason } from "../../counters.ts";
@@ -11,6 +12,8 @@ import type { DatagramStore } from "../datagram-store.ts";
 import { NONE } from "../datagram-store.ts";
 import type { FlowTable } from "../flow-table.ts";
 import type { Arrived } from "../lane-progress.ts";
+import type { HandleRestored } from "../parity/parity-receiver.ts";
+import { ParityReceiver } from "../parity/parity-receiver.ts";
 import type { PathDelay } from "../rate/measures/path-delay.ts";
 import { wantsOrder } from "../responsive.ts";
 import { ArrivalHistory } from "./arrival-history.ts";
@@ -23,10 +26,13 @@ const REPAIRS = 3;
 const HOLD_REPAIRS = 2;
 /** Largest part of the age budget that is added to that. */
 const MAX_HOLD_MS = 100;
+const NEVER = Number.POSITIVE_INFINITY;
 
 export class LaneReceiver {
   /** Copies of earlier datagrams that have arrived since the start. */
   duplicates = 0;
+  /** Datagrams restored from parity since the start. */
+  restored = 0;
 
   readonly #store: DatagramStore;
   readonly #flows: FlowTable;
@@ -35,6 +41,8 @@ export class LaneReceiver {
   readonly #ageBudget: number;
   readonly #window = new DuplicateWindow();
   readonly #arrivals = new ArrivalHistory();
+  /** Set while parities arrive. */
+  #parity: ParityReceiver | undefined;
   readonly #order: Resequencer;
 
   /**
@@ -94,6 +102,22 @@ export class LaneReceiver {
       this.#counters.spread.duplicates++;
       return false;
     }
+    const isDelivered = this.#judge(now, sequence, flow, context, data, offset, length, false);
+    this.#parity?.noteArrival(now, sequence, flow, context, data, offset, length);
+    return isDelivered;
+  }
+
+  /** Whether to deliver a datagram that is no copy now. @param isRestored  whether others of its flow may have been released since it was sent */
+  #judge(
+    now: number,
+    sequence: number,
+    flow: number,
+    context: number,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+    isRestored: boolean,
+  ): boolean {
     const patience = this.#patience;
     if (this.#arrivals.isStale(now, sequence, this.#ageBudget + REPAIRS * this.#path.minRtt)) {
       const { drops, tap } = this.#counters;
@@ -103,10 +127,41 @@ export class LaneReceiver {
       return false;
     }
     if (flow !== NONE && wantsOrder(now, this.#flows, flow, data, offset, length)) {
-      return !this.#order.hold(now, sequence, patience, flow, context, data, offset, length);
+      return !this.#order.hold(now, sequence, patience, flow, context, data, offset, length, isRestored);
     }
     this.#order.pass(now, sequence, patience);
     return true;
+  }
+
+  /** A PARITY capsule has arrived. @returns false if it is malformed */
+  handleParity(now: number, bytes: Uint8Array, offset: number, end: number): boolean {
+    this.#parity ??= new ParityReceiver(this.#store, this.#window, this.#handleRestored);
+    return this.#parity.handleParity(now, bytes, offset, end);
+  }
+
+  readonly #handleRestored: HandleRestored = (now, sequence, flow, context, data, offset, length) => {
+    this.restored++;
+    this.#counters.spread.restored++;
+    this.#window.accept(sequence);
+    if (this.#judge(now, sequence, flow, context, data, offset, length, true)) {
+      this.#order.release(this.#store.add(now, flow, context, 0, data, offset, length));
+    }
+    this.#parity?.noteArrival(now, sequence, flow, context, data, offset, length);
+  };
+
+  /** Releases what is kept for parity, if none has arrived for a while. */
+  expire(now: number): void {
+    if (now >= this.expiresAt) this.#endParity();
+  }
+
+  #endParity(): void {
+    this.#parity?.clear();
+    this.#parity = undefined;
+  }
+
+  /** When {@link expire} is due; Infinity while nothing is kept. */
+  get expiresAt(): number {
+    return this.#parity?.expiresAt ?? NEVER;
   }
 
   #record(
@@ -164,6 +219,7 @@ export class LaneReceiver {
   /** Drops what is held of a flow, or of all flows, which has ended; counted as `unknown_context`. @param flow  -1 for all */
   clear(flow: number): void {
     this.#order.clear(flow, this.#dropEnded);
+    if (flow === NONE) this.#endParity();
   }
 
   readonly #dropEnded = (entry: number): void => {

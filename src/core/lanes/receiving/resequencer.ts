@@ -78,7 +78,8 @@ export class Resequencer {
   /**
    * A datagram of a flow that needs order has arrived. The window and the history have recorded its number already.
    *
-   * @param patience  how long to wait for a number after it was overtaken, in milliseconds
+   * @param patience    how long to wait for a number after it was overtaken, in milliseconds
+   * @param isReleased  whether it must follow what was released before: it is then always held, and released if it is due
    * @returns true if the datagram was copied and is held; false to deliver it at once
    */
   hold(
@@ -90,12 +91,13 @@ export class Resequencer {
     data: Uint8Array,
     offset: number,
     length: number,
+    isReleased: boolean,
   ): boolean {
     this.#follow();
     if (this.#count === 0 && sequence !== this.#next)
       this.#skip(this.#arrivals.highestBefore(now - patience));
     const ahead = sequenceDistance(sequence, this.#next);
-    if (this.#first === NONE && ahead <= 0) {
+    if (this.#first === NONE && ahead <= 0 && !isReleased) {
       if (ahead === 0) this.#advance(now, patience);
       return false;
     }
@@ -213,6 +215,12 @@ export class Resequencer {
     if (entry === NONE) return;
     ring[slot] = NONE;
     this.#count--;
+    this.#append(entry);
+  }
+
+  /** Releases an entry that needs no order. Its reference passes to the list. */
+  release(entry: number): void {
+    this.#bytes += this.#store.length[entry];
     this.#append(entry);
   }
 

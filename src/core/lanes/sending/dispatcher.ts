@@ -2,7 +2,7 @@
  * Moves datagrams from the queue to lanes while the pacer, the window and the lanes allow it.
  *
  * Sparse flows go first. Each of their datagrams is sent on two lanes, so that a loss on one does not delay it. Bulk follows at the
- * pacer's rate, each datagram once.
+ * pacer's rate, each datagram once, protected by parity where that costs little (parity/parity-sender.ts).
  */
 import type { Counters } from "../../counters.ts";
 import type { DatagramStore } from "../datagram-store.ts";
@@ -10,6 +10,7 @@ import { NONE } from "../datagram-store.ts";
 import type { FlowTable } from "../flow-table.ts";
 import { ANY_LANE } from "../lane-bits.ts";
 import type { LaneSet } from "../lane-set.ts";
+import { ParitySender } from "../parity/parity-sender.ts";
 import type { Demand } from "../rate/demand.ts";
 import type { TurnDelay } from "../rate/measures/turn-delay.ts";
 import type { Pacer } from "../rate/pacer.ts";
@@ -45,6 +46,7 @@ export class Dispatcher {
   readonly #turn: TurnDelay;
   readonly #sender: LaneSender;
   readonly #watch: PathWatch;
+  readonly #parity: ParitySender;
 
   constructor(parts: SendingParts) {
     this.#store = parts.store;
@@ -60,6 +62,17 @@ export class Dispatcher {
     this.#turn = parts.turn;
     this.#sender = parts.sender;
     this.#watch = parts.watch;
+    this.#parity = new ParitySender(parts);
+  }
+
+  /** Parities sent since the start. */
+  get parities(): number {
+    return this.#parity.count;
+  }
+
+  /** When {@link dispatch} has to complete a group of datagrams; Infinity for never. */
+  get parityDueAt(): number {
+    return this.#parity.dueAt;
   }
 
   /** Assigns waiting datagrams to lanes. @param delivered  bytes receipted in this interval so far */
@@ -67,10 +80,14 @@ export class Dispatcher {
     this.pacedUntil = NEVER;
     this.#demand.begin();
     this.#pacer.refill(now, this.#turn.late);
-    if (this.#queue.isEmpty || this.#lanes.up === 0) return;
-    const isSpread = this.#lateness.isRecent(now);
-    this.#dispatchSparse(now, isSpread);
-    this.#dispatchBulk(now, isSpread, delivered);
+    if (this.#lanes.up === 0) return;
+    if (!this.#queue.isEmpty) {
+      const isSpread = this.#lateness.isRecent(now);
+      this.#parity.begin(now, isSpread);
+      this.#dispatchSparse(now, isSpread);
+      this.#dispatchBulk(now, isSpread, delivered);
+    }
+    this.#parity.expire(now);
   }
 
   #dispatchSparse(now: number, isSpread: boolean): void {
@@ -95,6 +112,7 @@ export class Dispatcher {
       this.#queue.take(now, entry);
       this.#watch.noteSparse(now, flow[entry]);
       this.#sender.send(now, first, entry);
+      this.#parity.noteSparse(now, entry);
       const second = this.#secondLaneFor(flow[entry], allowed[entry], isSpread, first);
       if (second !== NONE && this.#pacer.maySendSparse) {
         this.copies++;
@@ -163,7 +181,10 @@ export class Dispatcher {
       passed = NONE;
       this.#queue.take(now, entry);
       room -= store.length[entry];
+      const bit = 1 << lane;
+      this.#parity.makeWay(now, bit);
       this.#sender.send(now, lane, entry);
+      this.#parity.noteBulk(now, entry, bit);
       store.release(entry);
     }
   }
@@ -174,7 +195,12 @@ export class Dispatcher {
     if (!isSpread && kept >= express && this.#suits(kept, allowed)) return kept;
     let lane = NONE;
     if (allowed === ANY_LANE && isOrdered(this.#flows, flow)) lane = this.#choice.ordered(express, flow);
-    if (lane === NONE) lane = this.#choice.bulk(allowed === ANY_LANE ? express : 0, allowed);
+    const first = allowed === ANY_LANE ? express : 0;
+    if (lane === NONE && this.#parity.taken !== 0) {
+      const other = this.#choice.bulk(first, allowed & ~this.#parity.taken);
+      if (other !== NONE && this.#choice.isPrompt(this.#lanes.all[other])) lane = other;
+    }
+    if (lane === NONE) lane = this.#choice.bulk(first, allowed);
     if (lane !== NONE) this.#flows.lane[flow] = lane;
     return lane;
   }

@@ -3,6 +3,7 @@
  *
  * dispatcher.ts and hedger.ts decide which datagram goes on which lane, and when.
  */
+import { parityHeaderLength, writeParityHeader } from "../../../wire/parity.ts";
 import {
   MAX_SEQUENCED_HEADER_BYTES,
   SEQUENCE_MODULUS,
@@ -14,6 +15,7 @@ import { type DatagramStore, NONE } from "../datagram-store.ts";
 import { ANY_LANE } from "../lane-bits.ts";
 import type { LaneSet } from "../lane-set.ts";
 import type { LaneState } from "../lane-state.ts";
+import { PARITY_CONTEXT } from "../parity/parity-group.ts";
 import type { Demand } from "../rate/demand.ts";
 import type { Pacer } from "../rate/pacer.ts";
 import type { HedgeBudget } from "./hedge-budget.ts";
@@ -98,7 +100,7 @@ export class LaneSender {
     return lane.unwritten + (lane.assigned - lane.written) * MAX_SEQUENCED_HEADER_BYTES;
   }
 
-  /** Writes a lane's assigned datagrams as capsules. If not all fit, the lane stays dirty. @returns the end offset */
+  /** Writes a lane's assigned datagrams and parities as capsules. If not all fit, the lane stays dirty. @returns the end offset */
   write(now: number, lane: LaneState, out: Uint8Array, at: number): number {
     const store = this.#store;
     const first = lane.written;
@@ -107,11 +109,16 @@ export class LaneSender {
       const entry = lane.entry[lane.slot(lane.written)];
       const length = store.length[entry];
       const context = store.context[entry];
-      if (end + sequencedHeaderLength(context, length) + length > out.length) {
+      const isParity = context === PARITY_CONTEXT;
+      const header = isParity ? parityHeaderLength(length) : sequencedHeaderLength(context, length);
+      if (end + header + length > out.length) {
         this.dirty |= lane.bit;
         break;
       }
-      end = writeSequencedHeader(out, end, context, store.sequence[entry], length);
+      const sequence = store.sequence[entry];
+      end = isParity
+        ? writeParityHeader(out, end, sequence, length)
+        : writeSequencedHeader(out, end, context, sequence, length);
       store.copyOut(entry, out, end);
       end += length;
       lane.written++;

@@ -402,9 +402,11 @@ export class TcpEndpoint implements Wakeable {
       this.#state === "recovery" &&
       count > 0 &&
       echo >= 0 &&
-      echo < this.#retransmitStamp
+      echo < this.#retransmitStamp &&
+      (this.#isNgtcp2 || !this.#awaitsRetransmission)
     ) {
-      // Eifel (RFC 3522, RFC 4015): the acknowledged packet was sent before the first retransmission.
+      // Eifel (RFC 3522, RFC 4015): the acknowledged packet was sent before the first retransmission. Linux waits until no retransmission
+      // is in flight.
       this.#congestion.cwnd = Math.max(this.#congestion.cwnd, this.#undoCwnd);
       this.#congestion.ssthresh = this.#undoThreshold;
       this.#state = "open";
@@ -425,6 +427,10 @@ export class TcpEndpoint implements Wakeable {
     this.#hasProbed = false;
     this.#setTimer(now);
     this.#trySend(now);
+  }
+
+  get #awaitsRetransmission(): boolean {
+    return this.#segments.some((segment) => segment.isInFlight && segment.retransmits > 0);
   }
 
   #deliver(now: number, segment: Segment, newest: Segment | undefined): Segment {

@@ -12,6 +12,8 @@ import {
   requestMac,
   responseMac,
 } from "../../../../src/core/handshakes/credentials.ts";
+import { DatagramStore } from "../../../../src/core/lanes/datagram-store.ts";
+import { ParityGroup } from "../../../../src/core/lanes/parity/parity-group.ts";
 import {
   datagramHeaderLength,
   encodeAssociationClose,
@@ -37,6 +39,7 @@ import {
   encodeUpgradeResponse,
 } from "../../../../src/wire/http/upgrade.ts";
 import { LATENCY_CLASSES } from "../../../../src/wire/latency-class.ts";
+import { encodeParityLimit, parityHeaderLength, writeParityHeader } from "../../../../src/wire/parity.ts";
 import { encodeMeasure, encodeProbe } from "../../../../src/wire/probe.ts";
 import {
   MAX_RECEIPT_BYTES,
@@ -92,6 +95,23 @@ function receipt(clock: number, lane: number, count: number, age: number): Uint8
   writer.begin(bytes, 0, clock);
   writer.add(lane, count, age);
   return bytes.slice(0, writer.end());
+}
+
+/** The PARITY of datagrams with consecutive numbers. */
+function parity(first: number, ...all: (readonly [context: number, payload: string])[]): Uint8Array {
+  const store = new DatagramStore();
+  const group = new ParityGroup(store);
+  for (const [i, [context, text]] of all.entries()) {
+    const payload = new TextEncoder().encode(text);
+    const entry = store.add(0, 0, context, 0, payload, 0, payload.length);
+    store.sequence[entry] = first + i;
+    group.add(0, entry, 0);
+  }
+  const entry = group.take(0);
+  const length = store.length[entry];
+  const bytes = new Uint8Array(parityHeaderLength(length) + length);
+  store.copyOut(entry, bytes, writeParityHeader(bytes, 0, store.sequence[entry], length));
+  return bytes;
 }
 
 describe("the worked example of PROTOCOL.md", () => {
@@ -185,6 +205,8 @@ describe("the worked example of PROTOCOL.md", () => {
     ["shutdown", encodeShutdown("done")],
     ["datagram-with-sequence", sequencedDatagram(2, 0, "hi")],
     ["receipt", receipt(1_000_000, 0, 0x0405, 1_000)],
+    ["parity-limit", encodeParityLimit(32)],
+    ["parity", parity(0, [2, "hi"], [4, "hello"])],
   ])("has the bytes of %s", (name, bytes) => {
     expect(bytes).toEqual(hex(name));
   });

@@ -37,7 +37,9 @@ class Receiver {
     if (!wantsOrder) {
       this.order.pass(now, sequence, PATIENCE);
       this.delivered.push(sequence);
-    } else if (!this.order.hold(now, sequence, PATIENCE, FLOW, sequence, new Uint8Array(SIZE), 0, SIZE)) {
+    } else if (
+      !this.order.hold(now, sequence, PATIENCE, FLOW, sequence, new Uint8Array(SIZE), 0, SIZE, false)
+    ) {
       this.delivered.push(sequence);
     }
   }
