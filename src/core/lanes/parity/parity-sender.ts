@@ -7,11 +7,12 @@
  * Transfers inside gain most, because a TCP inside takes late datagrams for lost ones: without parity, one in WireGuard left slow start at the
  * first losses and could not grow (docs/measure/latency.md).
  *
- * Parity takes capacity and is sent only where that costs little: while lanes become late, because a clean path has nothing to restore;
- * while the session has room; and while it sends less than half of its rate, as queues get long beyond that. Flows that adapt their rate to
- * the path have it almost up to the session's rate: they look for its end anyway, and late datagrams cost them more than a longer
- * queue. Groups are small while the session sends little, which restores more, and soonest. A session in competition with others sends
- * no parity. Nor is parity sent for flows that the other end puts back in order: they use few lanes.
+ * Parity takes capacity and is sent only where that costs little: while lanes become late, because a clean path has nothing to restore, but
+ * not while many are, because most groups then lack more than one datagram; while the session has room; and while it sends less than half
+ * of its rate, as queues get long beyond that. Flows that adapt their rate to the path have parity almost up to the session's rate: they
+ * look for its end anyway, and late datagrams cost them more than a longer queue. Groups are small while the session sends little, which
+ * restores more, and sooner. A session that competes with others sends no parity. Nor is parity sent for flows that the other end puts back in
+ * order: they use few lanes.
  *
  * A group that is not full is completed after some milliseconds: what ends a burst needs protection too.
  */
@@ -141,9 +142,9 @@ export class ParitySender {
     if (this.#group.count > 0) this.#group.add(now, entry, 0);
   }
 
-  /** When {@link expire} is due; Infinity for never. */
+  /** When {@link expire} is due; Infinity for never, as while no lane is up. */
   get dueAt(): number {
-    return this.#group.count > 0 ? this.#group.openedAt + GROUP_MS : NEVER;
+    return this.#group.count > 0 && this.#lanes.up > 0 ? this.#group.openedAt + GROUP_MS : NEVER;
   }
 
   /** Completes a group that has waited for long enough. */

@@ -107,7 +107,11 @@ export class LaneReceiver {
     return isDelivered;
   }
 
-  /** Whether to deliver a datagram that is no copy now. @param isRestored  whether others of its flow may have been released since it was sent */
+  /**
+   * Whether to deliver a datagram, which is no copy, now.
+   *
+   * @param isRestored  whether it is delivered after what was released before
+   */
   #judge(
     now: number,
     sequence: number,

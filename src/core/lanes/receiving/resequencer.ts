@@ -79,7 +79,7 @@ export class Resequencer {
    * A datagram of a flow that needs order has arrived. The window and the history have recorded its number already.
    *
    * @param patience    how long to wait for a number after it was overtaken, in milliseconds
-   * @param isReleased  whether it must follow what was released before: it is then always held, and released if it is due
+   * @param isRestored  whether it is delivered after what was released before: it is then always held, and released if it is due
    * @returns true if the datagram was copied and is held; false to deliver it at once
    */
   hold(
@@ -91,13 +91,13 @@ export class Resequencer {
     data: Uint8Array,
     offset: number,
     length: number,
-    isReleased: boolean,
+    isRestored: boolean,
   ): boolean {
     this.#follow();
     if (this.#count === 0 && sequence !== this.#next)
       this.#skip(this.#arrivals.highestBefore(now - patience));
     const ahead = sequenceDistance(sequence, this.#next);
-    if (this.#first === NONE && ahead <= 0 && !isReleased) {
+    if (this.#first === NONE && ahead <= 0 && !isRestored) {
       if (ahead === 0) this.#advance(now, patience);
       return false;
     }

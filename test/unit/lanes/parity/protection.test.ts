@@ -119,10 +119,10 @@ class End {
  *
  * @returns how many of the later ones were delivered too late
  */
-function lateAfterStall(parityLimit: number): { late: number; one: End; other: End } {
+function lateAfterStall(parityLimit: number, endMs = END_MS): { late: number; one: End; other: End } {
   const [one, other] = [new End(parityLimit), new End(parityLimit)];
   const sentAt: number[] = [];
-  for (let now = 0; now < END_MS; now++) {
+  for (let now = 0; now < endMs; now++) {
     if (now === FIRST_STALL_MS)
       for (let lane = 1; lane < LANES; lane += 2) one.stalled.set(lane, now + STALL_MS);
     if (now === SECOND_STALL_MS) one.stalled.set(STALLED_LANE, now + STALL_MS);
@@ -135,7 +135,7 @@ function lateAfterStall(parityLimit: number): { late: number; one: End; other: E
     other.write(now, one);
     one.read(now);
   }
-  expect(other.delivered.size).toBe(sentAt.length);
+  if (endMs === END_MS) expect(other.delivered.size).toBe(sentAt.length);
   const late = sentAt.filter(
     (at, number) => at >= SECOND_STALL_MS && other.delivered.get(number)! > at + LATE_MS,
   ).length;
@@ -153,6 +153,15 @@ describe("parity between two ends", () => {
     expect(one.counters.spread.parities).toBeLessThan(other.delivered.size / 3);
     expect(other.counters.spread.restored).toBeGreaterThan(0);
     expect(other.scheduler.stats.restored).toBe(other.counters.spread.restored);
+  });
+
+  it("needs no timer once all lanes have ended, whenever they do", () => {
+    for (let at = SECOND_STALL_MS - 20; at < SECOND_STALL_MS; at++) {
+      const { one } = lateAfterStall(32, at);
+      for (let lane = 0; lane < LANES; lane++) one.scheduler.laneDown(at, lane);
+      one.scheduler.dispatch(at);
+      expect(one.scheduler.nextTimeout(at)).toBe(Number.POSITIVE_INFINITY);
+    }
   });
 
   it("counts parities as frames, so that receipts free all memory", () => {
