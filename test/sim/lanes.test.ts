@@ -261,19 +261,19 @@ describe("lanes over a link with spare capacity that loses 5 % of the packets in
 });
 
 describe("lanes over a link whose queue holds 10 ms", () => {
-  /** Mean loss and longest 99th percentile of a few seeds. */
+  /** Mean loss and mean 99th percentile of a few seeds. */
   function overload(perSecond: number, queue: number): { loss: number; p99: number } {
     const scenario = { ...OURS, losesSent: true, loads: [{ flow: 1, perSecond }], queue };
     const loads = Array.from({ length: 12 }, (_, i) => 51 + i).map(
       (seed) => run({ ...scenario, duration: 10_000, warmup: 4_000, seed }).loads[0],
     );
-    return { loss: mean(loads.map(({ loss }) => loss)), p99: Math.max(...loads.map(({ p99 }) => p99)) };
+    return { loss: mean(loads.map(({ loss }) => loss)), p99: mean(loads.map(({ p99 }) => p99)) };
   }
 
   it.each([3_000, 5_000])("deliver nearly as much of %i/s as over a queue of 100 ms", (perSecond) => {
     const short = overload(perSecond, 10);
     expect(short.loss).toBeLessThan(1.1 * overload(perSecond, 100).loss);
-    expect(short.p99).toBeLessThan(350);
+    expect(short.p99).toBeLessThan(300);
   });
 
   it("lose hardly more after delay that counted as the path's own has ended", () => {

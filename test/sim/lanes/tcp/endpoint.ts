@@ -402,11 +402,9 @@ export class TcpEndpoint implements Wakeable {
       this.#state === "recovery" &&
       count > 0 &&
       echo >= 0 &&
-      echo < this.#retransmitStamp &&
-      (this.#isNgtcp2 || !this.#awaitsRetransmission)
+      echo < this.#retransmitStamp
     ) {
-      // Eifel (RFC 3522, RFC 4015): the acknowledged packet was sent before the first retransmission. Linux waits until no retransmission
-      // is in flight.
+      // Eifel (RFC 3522, RFC 4015): the acknowledged packet was sent before the first retransmission.
       this.#congestion.cwnd = Math.max(this.#congestion.cwnd, this.#undoCwnd);
       this.#congestion.ssthresh = this.#undoThreshold;
       this.#state = "open";
@@ -427,10 +425,6 @@ export class TcpEndpoint implements Wakeable {
     this.#hasProbed = false;
     this.#setTimer(now);
     this.#trySend(now);
-  }
-
-  get #awaitsRetransmission(): boolean {
-    return this.#segments.some((segment) => segment.isInFlight && segment.retransmits > 0);
   }
 
   #deliver(now: number, segment: Segment, newest: Segment | undefined): Segment {
