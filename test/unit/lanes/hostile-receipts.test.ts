@@ -4,7 +4,14 @@ import { DatagramStore } from "../../../src/core/lanes/datagram-store.ts";
 import { FlowTable } from "../../../src/core/lanes/flow-table.ts";
 import { ANY_LANE } from "../../../src/core/lanes/lane-bits.ts";
 import { LaneScheduler } from "../../../src/core/lanes/scheduler.ts";
-import { MAX_RECEIPT_BYTES, ReceiptWriter, SEQUENCE_MODULUS } from "../../../src/wire/receipt.ts";
+import { MAX_GROUP, MAX_PARITY_VALUE_BYTES } from "../../../src/wire/parity.ts";
+import {
+  MAX_RECEIPT_BYTES,
+  ReceiptWriter,
+  SEQUENCE_BYTES,
+  SEQUENCE_MODULUS,
+  writeSequence,
+} from "../../../src/wire/receipt.ts";
 import { seededIntegers } from "../random.ts";
 
 const LANES = 32;
@@ -87,13 +94,31 @@ class Attacked {
   #receive(lane: number): void {
     if ((this.#up & (1 << lane)) === 0) return;
     const quic = new Uint8Array(MOST);
-    let sequence = this.#integer(SEQUENCE_MODULUS);
+    const first = this.#integer(SEQUENCE_MODULUS);
+    this.#handleParity(lane, first);
+    let sequence = first;
     for (let left = this.#integer(30); left > 0; left--) {
       quic[0] = 0x40 | this.#integer(64);
       this.scheduler.noteFrame(this.#now, lane);
       this.scheduler.accept(this.#now, sequence, this.#integer(8), 2, quic, 0, MOST);
-      sequence = (sequence + this.#integer(4)) % SEQUENCE_MODULUS;
+      sequence = (sequence + (this.#integer(8) === 0 ? this.#integer(4) : 1)) % SEQUENCE_MODULUS;
     }
+    for (let left = this.#integer(10); left > 0; left--) {
+      this.#handleParity(lane, (first + this.#integer(30)) % SEQUENCE_MODULUS);
+    }
+  }
+
+  /** A parity that is plausible for an odd or even number of datagrams, or not even well-formed. */
+  #handleParity(lane: number, first: number): void {
+    const value = new Uint8Array(this.#integer(4) === 0 ? this.#integer(2_050) : 12 + MOST);
+    writeSequence(value, 0, first);
+    value[SEQUENCE_BYTES] = this.#integer(MAX_GROUP + 2);
+    if (this.#integer(2) === 0) value[7] = 2;
+    if (this.#integer(2) === 0) {
+      value[10] = MOST >> 8;
+      value[11] = MOST & 0xff;
+    }
+    this.scheduler.handleParity(this.#now, lane, value, 0, value.length);
   }
 
   #turn(): void {
@@ -124,8 +149,10 @@ describe("LaneScheduler", () => {
         most = Math.max(most, attacked.store.bytes);
       }
       expect(attacked.counters.datagramsOut).toBeGreaterThan(100);
-      // What waits, what is on lanes, and what is held for its order.
-      expect(most).toBeLessThanOrEqual(2 * QUEUE_BYTES + IN_FLIGHT_BYTES + 100 * MOST);
+      expect(attacked.counters.spread.restored).toBeGreaterThan(10);
+      // What waits, what is on lanes, what is held for its order, and what is kept for parity.
+      const kept = 272 * MAX_PARITY_VALUE_BYTES;
+      expect(most).toBeLessThanOrEqual(2 * QUEUE_BYTES + IN_FLIGHT_BYTES + 100 * MOST + kept);
       attacked.scheduler.close();
       expect(attacked.store.bytes).toBe(0);
     },
