@@ -6,7 +6,7 @@
  *     RECEIPT    80 55 50 07 | varint length | clock 4 | (lane 1 | count 2 | varint age)*
  *
  * Clock and age are microseconds: the receiver's clock modulo 2³² as it writes the receipt, and how long before that the newest
- * frame of the lane arrived. The count is that of DATAGRAM capsules on the lane's connection, modulo 2¹⁶.
+ * frame of the lane arrived. The count is that of DATAGRAM and PARITY capsules on the lane's connection, modulo 2¹⁶.
  */
 import { readVarint, varintLength, varintLengthFrom, writeVarint } from "./varint.ts";
 

@@ -1,5 +1,5 @@
 /**
- * Memory for the datagrams that wait for a lane, are on one without a receipt, or are held to restore order.
+ * Memory for the datagrams that wait for a lane, are on one without a receipt, are held to restore order, or are kept for parity.
  *
  * Payloads are stored in blocks of 2 KiB, so a payload of any length needs no allocation. Entries are reference-counted: the queue holds a
  * reference while the datagram waits, and each lane that carries a copy holds one until the copy is receipted or the lane ends. The last

@@ -20,6 +20,7 @@
  * Like all of core, it has no clock, no timer and no I/O. After each turn the owner calls {@link dispatch}, then {@link fill} for each
  * lane in the result, and sets one timer for {@link nextTimeout}. It throws nothing because of input from a peer.
  */
+import { MAX_GROUP } from "../../wire/parity.ts";
 import { MAX_RECEIPT_BYTES, ReceiptReader, ReceiptWriter } from "../../wire/receipt.ts";
 import type { Counters, DropReason } from "../counters.ts";
 import type { ReasonToDrop, WaitingFlows } from "../session/queue/ended-contexts.ts";
@@ -84,7 +85,7 @@ export interface LaneSchedulerStats {
   readonly frames: number;
   readonly copies: number;
   readonly hedges: number;
-  /** Parities sent, which are frames too, and datagrams that arrived as parity before they arrived themselves. */
+  /** Parities sent, which are frames too, and datagrams restored from parity before they arrived. */
   readonly parities: number;
   readonly restored: number;
   readonly receipts: number;
@@ -200,7 +201,7 @@ export class LaneScheduler implements WaitingFlows {
     return this.#lanes.all[index].inFlight === 0;
   }
 
-  /** Payload bytes in the store: datagrams that wait, are held, or are on lanes without a receipt. */
+  /** Payload bytes in the store: datagrams that wait, are held, are on lanes without a receipt, or are kept for parity. */
   get storedBytes(): number {
     return this.#store.bytes;
   }
@@ -541,7 +542,7 @@ export class LaneScheduler implements WaitingFlows {
 
   /** The other end accepts parities of up to `limit` datagrams on a lane. */
   noteParityLimit(index: number, limit: number): void {
-    this.#lanes.at(index).parityLimit = limit;
+    this.#lanes.at(index).parityLimit = Math.min(limit, MAX_GROUP);
   }
 
   /** A PARITY capsule, which is a frame, has arrived on a lane, with the value `bytes[offset..end)`. @returns false if it is malformed */

@@ -110,7 +110,7 @@ export const COUNTS_BY_LABEL = {
   },
   spread: {
     name: "underpass_spread_events_total",
-    help: "Events in sessions with receipts: late lanes, copies, hedges, parities and duplicates.",
+    help: "Events in sessions with receipts: late lanes, copies, hedges, parity and duplicates.",
     label: "kind",
     values: SPREADS,
     stat: "spread.counts",

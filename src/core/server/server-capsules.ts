@@ -119,12 +119,8 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     const isResolving = contexts.state[slot] === CONTEXT_RESOLVING;
     if (!connection.tunnel.acceptsDatagram(now, isResolving ? NONE : association, id, at, end)) return;
     if (this.#table.connectionOf[association] !== connection) this.#flows.moveTo(connection, association);
-    if (isResolving) {
-      this.#noteUse(now, slot);
-      if (!this.#parts.names.hold(slot, data, at, length)) {
-        this.#drop("unresolved", association, contexts.address[slot], data, at, length);
-      }
-    } else {
+    if (isResolving) this.#holdUnresolved(now, slot, data, at, length);
+    else {
       this.#send(now, slot, data, at, length);
       contexts.shortcuts.noteBatch(connection.tunnel, slot, false);
     }
@@ -193,6 +189,14 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     this.#parts.outgoing.add(this.#table.contexts.association[slot], slot, offset, length);
   }
 
+  /** Holds a datagram whose target is being resolved. */
+  #holdUnresolved(now: number, slot: number, data: Uint8Array, offset: number, length: number): void {
+    this.#noteUse(now, slot);
+    if (this.#parts.names.hold(slot, data, offset, length)) return;
+    const { association, address } = this.#table.contexts;
+    this.#drop("unresolved", association[slot], address[slot], data, offset, length);
+  }
+
   /** See `TunnelServer.takeReleased`. */
   takeReleased(now: number): boolean {
     const { outgoing } = this.#parts;
@@ -210,6 +214,9 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
       if (slot === undefined) {
         const reason = this.#reasonOfEnded(session, id);
         this.#drop(reason, NONE, undefined, released.bytes, released.end, length);
+      } else if (this.#table.contexts.state[slot] === CONTEXT_RESOLVING) {
+        // The peer has used the id of another context again since the datagram arrived.
+        this.#holdUnresolved(now, slot, released.bytes, released.end, length);
       } else {
         this.#send(now, slot, released.bytes, released.end, length);
         released.end += length;

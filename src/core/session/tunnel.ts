@@ -254,7 +254,7 @@ export class Tunnel {
   }
 
   /**
-   * Reads up to the next capsule that is neither a heartbeat nor a receipt nor about parity.
+   * Reads up to the next capsule that is not a heartbeat, a receipt, or about parity.
    *
    * @returns true if `reader` has such a capsule; false if the chunk is used up or {@link error} is set
    */

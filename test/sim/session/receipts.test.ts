@@ -331,8 +331,31 @@ describe("a session with receipts", () => {
     }
     expect(network.atTargets.length).toBe(200 + 16 * 110);
     expect(payloads(network).length).toBe(200 + 16 * 110);
-    network.advance(3_000);
+    network.maxConnections = 0;
+    network.cutConnections();
+    network.advance(100);
     expect([client.storedBytes, server.storedBytes]).toEqual([0, 0]);
+  });
+
+  it("sends a restored datagram only once the name is resolved for which its id was used again", () => {
+    const network = started(4);
+    network.answersNames = false;
+    const address = makeAddress("192.0.2.1", 53)!;
+    const record = Uint8Array.of(0, 0, 0, 18, 0, 0, 0, 2, 0x78, 0x78);
+    const parity = (first: number) =>
+      Uint8Array.of(0x80, 0x55, 0x50, 0x0d, 4 + record.length, 0, 0, first, 1, ...record);
+    network.carryToServer(
+      Buffer.concat([
+        ...[encodeAssociationOpen(9, undefined), encodeContextAssign(18, 9, address), parity(200)],
+        // The second registration of the address ends the first, whose id is then free for a name.
+        ...[Uint8Array.of(0, 6, 18, 0, 0, 210, 0x68, 0x69), encodeContextAssign(20, 9, address)],
+        ...[encodeContextAssign(18, 9, makeAddress("localhost", 53)!), parity(211)],
+      ]),
+    );
+    network.advance(100);
+    expect(network.server.counters.spread.restored).toBe(1);
+    expect(network.atTargets).toEqual(["40000 > 192.0.2.1:53: hi"]);
+    expect(network.client.lanesUp).toBe(4);
   });
 
   it("ends only the tunnel that carried a malformed RECEIPT or PARITY, or a DATAGRAM with a truncated number", () => {

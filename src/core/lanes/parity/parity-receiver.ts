@@ -4,7 +4,7 @@
  * It exists while parities arrive, and keeps the last datagrams. A parity of which one datagram is missing restores it; one that lacks more waits
  * until all but one have arrived. The first parity restores nothing, because nothing is kept before it.
  *
- * A datagram is restored only if another one of its context is kept, which shows that the context is known and which flow it belongs to.
+ * A datagram is restored only if another one of its context is kept, which shows that the context was known then, and to which flow it belongs.
  * Everything is bounded: what is kept, by number and by age; the parities that wait, by number.
  */
 import {
@@ -81,7 +81,11 @@ export class ParityReceiver {
     if (length > MAX_RECORD_PAYLOAD_BYTES) return;
     const slot = sequence & (KEPT - 1);
     const before = this.#kept[slot];
-    if (before !== NONE) this.#store.release(before);
+    if (before !== NONE) {
+      // A lane that ends its stall brings datagrams too old for any group that may still be completed.
+      if (sequenceDistance(sequence, this.#store.sequence[before]) < 0) return;
+      this.#store.release(before);
+    }
     const entry = this.#store.add(now, flow, context, 0, data, offset, length);
     this.#store.sequence[entry] = sequence;
     this.#kept[slot] = entry;
@@ -202,6 +206,13 @@ export class ParityReceiver {
       if (entry !== NONE && context[entry] === id) return flow[entry];
     }
     return NONE;
+  }
+
+  /** A flow has ended, and its number may become that of another. Nothing more of it is restored. */
+  forget(flow: number): void {
+    for (const entry of this.#kept) {
+      if (entry !== NONE && this.#store.flow[entry] === flow) this.#store.flow[entry] = NONE;
+    }
   }
 
   /** Releases everything. */

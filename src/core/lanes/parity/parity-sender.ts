@@ -86,12 +86,26 @@ export class ParitySender {
 
   /** Begins a dispatch. @param isSpread  whether lanes have become late recently */
   begin(now: number, isSpread: boolean): void {
-    this.#isUseful = isSpread && this.#restoresMost && this.#takers(1) !== 0 && this.#hasRoom(now);
+    this.#isUseful = isSpread && this.#restoresMost && this.#hasRoom(now);
+    if (this.#isUseful) {
+      // The parity needs a lane of its own.
+      this.#size = Math.min(this.#size, this.#usableLanes - 1);
+      this.#isUseful = this.#size >= SMALL_GROUP;
+    }
     if (!this.#isUseful) this.#group.clear();
   }
 
   get #restoresMost(): boolean {
     return this.#lanes.up >= LEAST_LANES && this.#lanes.lateShare <= MAX_LATE_SHARE;
+  }
+
+  /** Bulk lanes that are not late and accept parity. */
+  get #usableLanes(): number {
+    let count = 0;
+    for (const lane of this.#lanes.all) {
+      if (lane.index >= this.#lanes.express && lane.isUp && !lane.isLate && lane.parityLimit > 0) count++;
+    }
+    return count;
   }
 
   /** Whether responsive flows may have parity. Decides also whether others may, and the size of groups. */
@@ -106,7 +120,7 @@ export class ParitySender {
     return mode === "start" || (hasRoom && load < MAX_RESPONSIVE_LOAD);
   }
 
-  /** Bits of the lanes whose connections accept the parity of so many datagrams. */
+  /** Bits of the lanes that are up and accept the parity of so many datagrams. */
   #takers(count: number): number {
     let bits = 0;
     for (const lane of this.#lanes.all) if (lane.isUp && lane.parityLimit >= count) bits |= lane.bit;
@@ -137,9 +151,15 @@ export class ParitySender {
     if (this.#group.count >= this.#size) this.#complete(now);
   }
 
-  /** A datagram of a sparse flow was sent, usually on two lanes. It begins no group, but is part of one, as its number is. */
-  noteSparse(now: number, entry: number): void {
-    if (this.#group.count > 0) this.#group.add(now, entry, 0);
+  /**
+   * A datagram of a sparse flow was sent. It begins no group, but is part of one, as its number is.
+   *
+   * @param bit  of its lane; 0 if it was sent on two
+   */
+  noteSparse(now: number, entry: number, bit: number): void {
+    if (this.#group.count === 0) return;
+    this.#group.add(now, entry, bit);
+    if (this.#group.count >= this.#size) this.#complete(now);
   }
 
   /** When {@link expire} is due; Infinity for never, as while no lane is up. */

@@ -3,7 +3,7 @@
  *
  *     accept ─► DuplicateWindow ─► ArrivalHistory ─► deliver, at once and in any order; or, if the flow needs order,
  *                                                    Resequencer ─► takeReleased
- *     handleParity ─► ParityReceiver ─► the same for what it restores, which is always taken from takeReleased
+ *     handleParity ─► ParityReceiver ─► likewise for what it restores, but always through takeReleased
  */
 import { SEQUENCE_MODULUS } from "../../../wire/receipt.ts";
 import type { Counters, DropReason } from "../../counters.ts";
@@ -26,6 +26,8 @@ const REPAIRS = 3;
 const HOLD_REPAIRS = 2;
 /** Largest part of the age budget that is added to that. */
 const MAX_HOLD_MS = 100;
+/** How many restored datagrams may wait until they are taken. Each is at most as long as a record. */
+const MAX_UNTAKEN = 256;
 const NEVER = Number.POSITIVE_INFINITY;
 
 export class LaneReceiver {
@@ -43,6 +45,8 @@ export class LaneReceiver {
   readonly #arrivals = new ArrivalHistory();
   /** Set while parities arrive. */
   #parity: ParityReceiver | undefined;
+  /** Restored datagrams that were not taken yet. */
+  #untaken = 0;
   readonly #order: Resequencer;
 
   /**
@@ -144,11 +148,13 @@ export class LaneReceiver {
   }
 
   readonly #handleRestored: HandleRestored = (now, sequence, flow, context, data, offset, length) => {
+    if (this.#untaken >= MAX_UNTAKEN) return;
     this.restored++;
     this.#counters.spread.restored++;
     this.#window.accept(sequence);
     if (this.#judge(now, sequence, flow, context, data, offset, length, true)) {
       this.#order.release(this.#store.add(now, flow, context, 0, data, offset, length));
+      this.#untaken++;
     }
     this.#parity?.noteArrival(now, sequence, flow, context, data, offset, length);
   };
@@ -200,7 +206,9 @@ export class LaneReceiver {
   peekReleased(now: number): number {
     const order = this.#order;
     if (now >= order.dueAt) order.expire(now, this.#patience);
-    return order.released === NONE ? NONE : this.#store.context[order.released];
+    if (order.released !== NONE) return this.#store.context[order.released];
+    this.#untaken = 0;
+    return NONE;
   }
 
   /** Length of the datagram that {@link peekReleased} found. */
@@ -218,12 +226,14 @@ export class LaneReceiver {
   /** Gives up all missing datagrams, because no lane is left on which they could arrive. */
   releaseAll(): void {
     this.#order.releaseAll();
+    this.#endParity();
   }
 
   /** Drops what is held of a flow, or of all flows, which has ended; counted as `unknown_context`. @param flow  -1 for all */
   clear(flow: number): void {
     this.#order.clear(flow, this.#dropEnded);
     if (flow === NONE) this.#endParity();
+    else this.#parity?.forget(flow);
   }
 
   readonly #dropEnded = (entry: number): void => {

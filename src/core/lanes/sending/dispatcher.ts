@@ -81,9 +81,9 @@ export class Dispatcher {
     this.#demand.begin();
     this.#pacer.refill(now, this.#turn.late);
     if (this.#lanes.up === 0) return;
+    const isSpread = this.#lateness.isRecent(now);
+    this.#parity.begin(now, isSpread);
     if (!this.#queue.isEmpty) {
-      const isSpread = this.#lateness.isRecent(now);
-      this.#parity.begin(now, isSpread);
       this.#dispatchSparse(now, isSpread);
       this.#dispatchBulk(now, isSpread, delivered);
     }
@@ -112,14 +112,14 @@ export class Dispatcher {
       this.#queue.take(now, entry);
       this.#watch.noteSparse(now, flow[entry]);
       this.#sender.send(now, first, entry);
-      this.#parity.noteSparse(now, entry);
       const second = this.#secondLaneFor(flow[entry], allowed[entry], isSpread, first);
       if (second !== NONE && this.#pacer.maySendSparse) {
         this.copies++;
         this.#queue.noteCopy(now, this.#store.length[entry]);
         this.#counters.spread.copies++;
         this.#sender.send(now, second, entry);
-      }
+        this.#parity.noteSparse(now, entry, 0);
+      } else this.#parity.noteSparse(now, entry, 1 << first);
       this.#store.release(entry);
     }
   }

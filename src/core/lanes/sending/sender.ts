@@ -128,10 +128,10 @@ export class LaneSender {
     return end;
   }
 
-  /** Measures a batch by its first entry, unless that is a further copy, whose age is not the queue's delay. */
+  /** Measures a batch by its first entry, unless that is a parity, or a further copy, whose age is not the queue's delay. */
   #noteBatch(now: number, lane: LaneState, entry: number): void {
     const { queueDelayMs, datagramBytes } = this.#counters.histograms;
-    if (this.#store.holders[entry] !== lane.bit) return;
+    if (this.#store.holders[entry] !== lane.bit || this.#store.context[entry] === PARITY_CONTEXT) return;
     queueDelayMs.add(lane.index, now - this.#store.time[entry]);
     datagramBytes.add("out", this.#store.length[entry]);
   }

@@ -143,6 +143,24 @@ describe("parity", () => {
     for (const { restored } of [complete, unknown]) expect(restored).toEqual([]);
   });
 
+  it("restores nothing of a flow that has ended, whose number may be that of another", () => {
+    const all = datagrams(1_100, 4);
+    const receiver = active([2]);
+    for (const datagram of all.slice(1)) receiver.arrive(datagram);
+    receiver.parity.forget(FLOW);
+    receiver.handle(parityOf(all));
+    expect(receiver.restored).toEqual([]);
+  });
+
+  it("keeps what a group needs when a lane that ends its stall brings much older datagrams", () => {
+    const all = datagrams(1_100, 4);
+    const receiver = active([2]);
+    for (const datagram of all.slice(1)) receiver.arrive(datagram);
+    for (const datagram of datagrams(1_100 - 256, 4)) receiver.arrive(datagram);
+    receiver.handle(parityOf(all));
+    expect(receiver.restored).toEqual([all[0]]);
+  });
+
   it("ends a group without a parity at a datagram that is too long for a record, or does not follow", () => {
     const store = new DatagramStore();
     const group = new ParityGroup(store);
