@@ -26,9 +26,8 @@ export const UNREACHABLE_COUNTS = keysOf(UNREACHABLES);
 export type UnreachableCount = keyof typeof UNREACHABLES;
 
 /**
- * Counts of sessions with receipts: lanes that became late, second copies of sparse flows, hedges and parities that were sent, datagrams that were
- * restored from parity, and copies that
- * arrived and were dropped, which loses nothing.
+ * Counts of sessions with receipts: lanes that became late, second copies of sparse flows, hedges and parities that were sent, datagrams
+ * that were restored from parity, and copies that arrived and were dropped, which loses nothing.
  */
 export type SpreadCount = keyof typeof SPREADS;
 

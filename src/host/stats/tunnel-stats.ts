@@ -44,7 +44,8 @@ export interface TunnelStats
     readonly lanesLate: number;
     /**
      * Since the start: how often a lane became `late`; datagrams sent in a second copy (`copies`), or once more because they were
-     * stuck (`hedges`); `parities` sent, and datagrams `restored` from those received; copies that arrived and were dropped without loss (`duplicates`).
+     * stuck (`hedges`); `parities` sent, and datagrams `restored` from those received; copies that arrived and were dropped without
+     * loss (`duplicates`).
      */
     readonly counts: Readonly<Record<string, number>>;
   };

@@ -21,9 +21,8 @@ export class ScheduledLanes implements End, Wakeable {
   readonly #lanes: HostLane[];
   readonly #numbers: number[] = [0];
   readonly #afterTurn: ((now: number) => void) | undefined;
-  #armedFor = Number.POSITIVE_INFINITY;
-
   readonly #parityLimit: number;
+  #armedFor = Number.POSITIVE_INFINITY;
 
   /**
    * @param first        how many lanes are up from the beginning; {@link raise} opens the others

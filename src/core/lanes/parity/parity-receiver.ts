@@ -1,11 +1,11 @@
 /**
  * Restores datagrams from parity (parity-sender.ts has the theory).
  *
- * It exists while parities arrive, and keeps the last datagrams. A parity of which one datagram is missing restores it; one that lacks more waits
- * until all but one have arrived. The first parity restores nothing, because nothing is kept before it.
+ * It exists while parities arrive, and keeps the last datagrams. A parity of which one datagram is missing restores it; one that lacks more
+ * waits until all but one have arrived. The first parity restores nothing, because nothing is kept before it.
  *
- * A datagram is restored only if another one of its context is kept, which shows that the context was known then, and to which flow it belongs.
- * Everything is bounded: what is kept, by number and by age; the parities that wait, by number.
+ * A datagram is restored only if another one of its context is kept, which shows that the context was known then, and to which flow it
+ * belongs. Everything is bounded: what is kept, by number and by age; the parities that wait, by number.
  */
 import {
   MAX_GROUP,

@@ -175,8 +175,8 @@ export class ParitySender {
   /** Sends the parity of the group on a further lane, if one would send it at once. */
   #complete(now: number): void {
     const group = this.#group;
-    const index = this.#choice.bulk(this.#lanes.express, this.#takers(group.count) & ~group.lanes);
-    if (index === NONE || !this.#choice.isPrompt(this.#lanes.all[index])) {
+    const index = this.#choice.promptBulk(this.#lanes.express, this.#takers(group.count) & ~group.lanes);
+    if (index === NONE) {
       group.clear();
       return;
     }

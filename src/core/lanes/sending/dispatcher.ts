@@ -196,10 +196,8 @@ export class Dispatcher {
     let lane = NONE;
     if (allowed === ANY_LANE && isOrdered(this.#flows, flow)) lane = this.#choice.ordered(express, flow);
     const first = allowed === ANY_LANE ? express : 0;
-    if (lane === NONE && this.#parity.taken !== 0) {
-      const other = this.#choice.bulk(first, allowed & ~this.#parity.taken);
-      if (other !== NONE && this.#choice.isPrompt(this.#lanes.all[other])) lane = other;
-    }
+    const { taken } = this.#parity;
+    if (lane === NONE && taken !== 0) lane = this.#choice.promptBulk(first, allowed & ~taken);
     if (lane === NONE) lane = this.#choice.bulk(first, allowed);
     if (lane !== NONE) this.#flows.lane[flow] = lane;
     return lane;

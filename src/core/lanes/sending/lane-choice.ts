@@ -87,8 +87,16 @@ export class LaneChoice {
     let few = 0;
     for (let i = 0; i < Math.min(FEW_LANES, count); i++)
       few |= 1 << (express + ((FEW_LANES * flow + i) % count));
-    const best = this.#best(express, this.#lanes.length, few);
-    return best === NONE || !this.isPrompt(this.#lanes[best]) ? NONE : best;
+    return this.#ifPrompt(this.#best(express, this.#lanes.length, few));
+  }
+
+  /** As {@link bulk}, but only a lane that sends the datagram at once. @returns its index, or -1 if none is prompt */
+  promptBulk(express: number, allowed: number): number {
+    return this.#ifPrompt(this.bulk(express, allowed));
+  }
+
+  #ifPrompt(lane: number): number {
+    return lane === NONE || !this.isPrompt(this.#lanes[lane]) ? NONE : lane;
   }
 
   /** The lane for a sparse datagram: the best express lane, or another one if that is not prompt. @returns its index, or -1 to wait */

@@ -12,8 +12,6 @@ import {
   requestMac,
   responseMac,
 } from "../../../../src/core/handshakes/credentials.ts";
-import { DatagramStore } from "../../../../src/core/lanes/datagram-store.ts";
-import { ParityGroup } from "../../../../src/core/lanes/parity/parity-group.ts";
 import {
   datagramHeaderLength,
   encodeAssociationClose,
@@ -39,7 +37,7 @@ import {
   encodeUpgradeResponse,
 } from "../../../../src/wire/http/upgrade.ts";
 import { LATENCY_CLASSES } from "../../../../src/wire/latency-class.ts";
-import { encodeParityLimit, parityHeaderLength, writeParityHeader } from "../../../../src/wire/parity.ts";
+import { encodeParityLimit } from "../../../../src/wire/parity.ts";
 import { encodeMeasure, encodeProbe } from "../../../../src/wire/probe.ts";
 import {
   MAX_RECEIPT_BYTES,
@@ -48,6 +46,7 @@ import {
   writeSequencedHeader,
 } from "../../../../src/wire/receipt.ts";
 import { makeAddress } from "../../../../src/wire/socket-address.ts";
+import { encodeParity } from "../../lanes/parity/encode-parity.ts";
 
 const text = readFileSync(resolve(import.meta.dirname, "../../../../PROTOCOL.md"), "utf8");
 
@@ -98,20 +97,11 @@ function receipt(clock: number, lane: number, count: number, age: number): Uint8
 }
 
 /** The PARITY of datagrams with consecutive numbers. */
-function parity(first: number, ...all: (readonly [context: number, payload: string])[]): Uint8Array {
-  const store = new DatagramStore();
-  const group = new ParityGroup(store);
-  for (const [i, [context, text]] of all.entries()) {
-    const payload = new TextEncoder().encode(text);
-    const entry = store.add(0, 0, context, 0, payload, 0, payload.length);
-    store.sequence[entry] = first + i;
-    group.add(0, entry, 0);
-  }
-  const entry = group.take(0);
-  const length = store.length[entry];
-  const bytes = new Uint8Array(parityHeaderLength(length) + length);
-  store.copyOut(entry, bytes, writeParityHeader(bytes, 0, store.sequence[entry], length));
-  return bytes;
+function parity(first: number, ...all: (readonly [context: number, text: string])[]): Uint8Array {
+  const datagrams = all.map(([context, text], i) => {
+    return { sequence: first + i, context, payload: new TextEncoder().encode(text) };
+  });
+  return encodeParity(datagrams).capsule;
 }
 
 describe("the worked example of PROTOCOL.md", () => {

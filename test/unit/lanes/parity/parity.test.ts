@@ -1,39 +1,16 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { DatagramStore } from "../../../../src/core/lanes/datagram-store.ts";
-import { PARITY_CONTEXT, ParityGroup } from "../../../../src/core/lanes/parity/parity-group.ts";
+import { ParityGroup } from "../../../../src/core/lanes/parity/parity-group.ts";
 import { ParityReceiver } from "../../../../src/core/lanes/parity/parity-receiver.ts";
 import { DuplicateWindow } from "../../../../src/core/lanes/receiving/duplicate-window.ts";
 import { MAX_GROUP, MAX_PARITY_VALUE_BYTES, MAX_RECORD_PAYLOAD_BYTES } from "../../../../src/wire/parity.ts";
-import { SEQUENCE_BYTES, SEQUENCE_MODULUS, writeSequence } from "../../../../src/wire/receipt.ts";
+import { SEQUENCE_MODULUS, writeSequence } from "../../../../src/wire/receipt.ts";
 import { seededIntegers } from "../../random.ts";
+import type { Datagram } from "./encode-parity.ts";
+import { parityOf } from "./encode-parity.ts";
 
 const FLOW = 7;
-
-interface Datagram {
-  readonly sequence: number;
-  readonly context: number;
-  readonly payload: Uint8Array;
-}
-
-/** The value of the PARITY of a group. */
-function parityOf(datagrams: readonly Datagram[]): Uint8Array {
-  const store = new DatagramStore();
-  const group = new ParityGroup(store);
-  for (const { sequence, context, payload } of datagrams) {
-    const entry = store.add(0, FLOW, context, 0, payload, 0, payload.length);
-    store.sequence[entry] = sequence;
-    group.add(0, entry, 1);
-    store.release(entry);
-  }
-  const entry = group.take(0);
-  expect(store.context[entry]).toBe(PARITY_CONTEXT);
-  const value = new Uint8Array(SEQUENCE_BYTES + store.length[entry]);
-  store.copyOut(entry, value, writeSequence(value, 0, store.sequence[entry]));
-  store.release(entry);
-  expect([group.count, group.lanes, store.bytes]).toEqual([0, 0, 0]);
-  return value;
-}
 
 class Receiver {
   readonly store = new DatagramStore();

@@ -3,16 +3,11 @@ import { Counters } from "../../../../src/core/counters.ts";
 import { DatagramStore } from "../../../../src/core/lanes/datagram-store.ts";
 import { FlowTable } from "../../../../src/core/lanes/flow-table.ts";
 import { ANY_LANE } from "../../../../src/core/lanes/lane-bits.ts";
-import { ParityGroup } from "../../../../src/core/lanes/parity/parity-group.ts";
 import { LaneScheduler } from "../../../../src/core/lanes/scheduler.ts";
 import { CapsuleReader, READ_CAPSULE } from "../../../../src/core/session/capsule-reader.ts";
 import { CAPSULE_PARITY } from "../../../../src/wire/parity.ts";
-import {
-  CAPSULE_RECEIPT,
-  readSequence,
-  SEQUENCE_BYTES,
-  writeSequence,
-} from "../../../../src/wire/receipt.ts";
+import { CAPSULE_RECEIPT, readSequence, SEQUENCE_BYTES } from "../../../../src/wire/receipt.ts";
+import { parityOf } from "./encode-parity.ts";
 
 const LANES = 16;
 const FLOW = 1;
@@ -176,21 +171,6 @@ describe("parity between two ends", () => {
   });
 });
 
-/** The value of the PARITY of the datagrams of {@link End.send} with these numbers, which are also their sequence numbers. */
-function parityOf(numbers: readonly number[], firstByte: (number: number) => number): Uint8Array {
-  const store = new DatagramStore();
-  const group = new ParityGroup(store);
-  for (const number of numbers) {
-    const entry = store.add(0, FLOW, CONTEXT, 0, datagram(number, firstByte(number)), 0, BYTES);
-    store.sequence[entry] = number;
-    group.add(0, entry, 0);
-  }
-  const entry = group.take(0);
-  const value = new Uint8Array(SEQUENCE_BYTES + store.length[entry]);
-  store.copyOut(entry, value, writeSequence(value, 0, numbers[0]));
-  return value;
-}
-
 describe("a flow that needs order, with parity", () => {
   /** First bytes as good as random, as QUIC's. */
   const firstByte = (number: number) => 0x50 + ((number * 7) % 16);
@@ -204,7 +184,12 @@ describe("a flow that needs order, with parity", () => {
         if (end.scheduler.accept(now, event, FLOW, CONTEXT, data, 0, BYTES))
           end.deliver(now, CONTEXT, data, 0);
       } else {
-        const value = parityOf(event, firstByte);
+        const group = event.map((sequence) => ({
+          sequence,
+          context: CONTEXT,
+          payload: datagram(sequence, firstByte(sequence)),
+        }));
+        const value = parityOf(group);
         end.scheduler.handleParity(now, 0, value, 0, value.length);
       }
     };
