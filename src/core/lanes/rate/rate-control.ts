@@ -23,7 +23,7 @@ import { Measures } from "./measures/measures.ts";
 import type { PathDelay } from "./measures/path-delay.ts";
 import { CompetitiveMode } from "./modes/competitive-mode.ts";
 import { DelayMode, leastRate, SHORT_QUEUE_MS, targetFor } from "./modes/delay-mode.ts";
-import { LONG_RTT_MS, StartMode } from "./modes/start-mode.ts";
+import { StartMode } from "./modes/start-mode.ts";
 import { HeadroomProbe } from "./probes/headroom-probe.ts";
 import { ShareProbe } from "./probes/share-probe.ts";
 import { Slowdown } from "./probes/slowdown.ts";
@@ -209,10 +209,8 @@ export class RateControl {
     const slowdown = this.#slowdown;
     const wasRunning = slowdown.isRunning;
     const { minRtt, standing } = this.#measures;
-    // Relays that repair losses look like others, too. On a long path a slowdown costs much, so it needs a queue that could be theirs.
-    const isPlausible = minRtt < LONG_RTT_MS || standing > targetFor(this.rate);
-    const hasOthers = this.#isJudged && this.#probe.hasOthers && isPlausible;
-    slowdown.tick(interval, this.#path.base, minRtt + standing, hasOthers);
+    const path = { base: this.#path.base, minRtt, standing, target: targetFor(this.rate) };
+    slowdown.tick(interval, path, this.#isJudged && this.#probe.hasOthers);
     if (!wasRunning && !slowdown.isRunning) return false;
     // The queue shows little until the others have seen this session slow down, so nothing is judged and nothing is due.
     this.#headroom.cancel();

@@ -4,6 +4,8 @@ import { Slowdown } from "../../../../src/core/lanes/rate/probes/slowdown.ts";
 
 const LENGTH = 25;
 const RTT = 50;
+const LONG_RTT = 300;
+const TARGET = 6;
 /** Delay of an empty path, with any clock offset. */
 const PATH = -4_321;
 
@@ -11,9 +13,13 @@ const PATH = -4_321;
 class Session {
   readonly slowdown = new Slowdown();
   now = 10_000;
+  standing: number;
+  readonly minRtt: number;
   #base: number;
 
-  constructor(queue: number) {
+  constructor(queue: number, minRtt = RTT, standing = 0) {
+    this.minRtt = minRtt;
+    this.standing = standing;
     this.#base = PATH + queue;
     this.slowdown.arm(this.#base);
   }
@@ -32,7 +38,8 @@ class Session {
   #tick(base: number, length: number, isLimited: boolean, hasOthers: boolean): boolean {
     this.now += length;
     const interval = { now: this.now, length, isLimited } as Interval;
-    this.slowdown.tick(interval, base, RTT, hasOthers);
+    const { minRtt, standing } = this;
+    this.slowdown.tick(interval, { base, minRtt, standing, target: TARGET }, hasOthers);
     return this.slowdown.isRunning;
   }
 
@@ -56,6 +63,24 @@ describe("a slowdown", () => {
     session.next(0, true);
     session.intervalsLeft();
     expect(session.next(0, true)).toBe(false);
+  });
+
+  it("begins because of others on a long path only if there is a queue that could be theirs", () => {
+    expect(new Session(0, LONG_RTT, TARGET - 1).next(0, true)).toBe(false);
+    expect(new Session(0, LONG_RTT, TARGET + 1).next(0, true)).toBe(true);
+    expect(new Session(0, RTT, TARGET - 1).next(0, true)).toBe(true);
+  });
+
+  it("begins on a long path without a queue when the smallest delay falls", () => {
+    expect(new Session(40, LONG_RTT, 0).next(5)).toBe(true);
+  });
+
+  it("waits on a long path for a queue, and begins at the next pause that shows others", () => {
+    const session = new Session(0, LONG_RTT, 0);
+    expect(session.next(0, true)).toBe(false);
+    session.standing = TARGET + 1;
+    expect(session.next()).toBe(false);
+    expect(session.next(0, true)).toBe(true);
   });
 
   it("begins when the smallest delay falls, which shows that it included a queue", () => {

@@ -9,6 +9,7 @@
  * queue drain therefore join in, and all of them learn the delay of the same empty queue.
  */
 import type { Interval } from "../measures/measures.ts";
+import { LONG_RTT_MS } from "../modes/start-mode.ts";
 
 /** A fall of the smallest delay by this begins a slowdown; a fall by this continues it. In milliseconds. */
 const LEAST_FALL_MS = 3;
@@ -19,6 +20,18 @@ const FORGET_MS = 2_000;
 const EXTRA_MS = 20;
 const MAX_MS = 600;
 const NEVER = Number.POSITIVE_INFINITY;
+
+/** The path at the end of an interval. Times in milliseconds. */
+export interface SlowdownPath {
+  /** Smallest delay, plus the constant clock offset; Infinity if nothing has been receipted for long. */
+  base: number;
+  /** Round trip without queues. */
+  minRtt: number;
+  /** Wait in queues. */
+  standing: number;
+  /** The wait that the session aims at by itself. */
+  target: number;
+}
 
 export class Slowdown {
   isRunning = false;
@@ -44,14 +57,16 @@ export class Slowdown {
   /**
    * To be called at the end of each interval after the start. Begins a slowdown only if the session has more to send than its rate.
    *
-   * @param base       smallest delay, plus the constant clock offset; Infinity if nothing has been receipted for long
-   * @param rtt        round trip, including the wait in queues
    * @param hasOthers  whether a pause has just shown traffic of others
    */
-  tick({ now, length, isLimited }: Interval, base: number, rtt: number, hasOthers: boolean): void {
+  tick({ now, length, isLimited }: Interval, path: SlowdownPath, hasOthers: boolean): void {
+    const { base } = path;
+    const rtt = path.minRtt + path.standing;
+    // Relays that repair losses look like others, too. On a long path a slowdown costs much, so it needs a queue that could be theirs.
+    const isPlausible = path.minRtt < LONG_RTT_MS || path.standing > path.target;
     // The first smallest delay after a long stall is no fall.
     const fall = this.#base === NEVER ? 0 : this.#base - base;
-    const isDue = fall > LEAST_FALL_MS || (this.#isFirst && hasOthers);
+    const isDue = fall > LEAST_FALL_MS || (this.#isFirst && hasOthers && isPlausible);
     if (this.isRunning) {
       this.isRunning = now - this.#beganAt < MAX_MS && (now < this.#endsAt || fall > FURTHER_FALL_MS);
       if (fall > FURTHER_FALL_MS) this.#extend(now, base, rtt);
