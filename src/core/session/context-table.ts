@@ -32,7 +32,7 @@ export class ContextTable {
 
   /** Remote address as it was registered. */
   readonly address: (AddressBytes | undefined)[] = [];
-  /** Where datagrams are sent: the remote address, or the address that its name was resolved to. */
+  /** Where datagrams are sent: the remote address, or the address that its name was resolved to; undefined until then. */
   readonly target: (AddressBytes | undefined)[] = [];
 
   readonly #index: AddressIndex;
@@ -99,7 +99,7 @@ export class ContextTable {
     this.generation[slot]++;
     this.shortcuts.begin(slot);
     this.address[slot] = address;
-    this.target[slot] = address;
+    this.target[slot] = event === "resolve" ? undefined : address;
     this.#indexed[slot] = indexed ? 1 : 0;
     if (indexed) this.#index.add(slot, association, address);
     const second = this.#first[association];
@@ -135,7 +135,8 @@ export class ContextTable {
 
   release(slot: number): void {
     this.shortcuts.endOf(slot);
-    if (this.target[slot] !== this.address[slot]) this.#resolved.remove(slot);
+    const target = this.target[slot];
+    if (target !== undefined && target !== this.address[slot]) this.#resolved.remove(slot);
     this.state[slot] = CONTEXT_FREE;
     this.idle.remove(slot);
     if (this.#indexed[slot] === 1) this.#index.remove(slot);

@@ -111,6 +111,19 @@ describe("ContextTable", () => {
     expect(table.findResolved(5, target, 0, target.length)).toBe(-1);
   });
 
+  it("has no target for a name until it is resolved, so that nothing is sent to a name", () => {
+    const table = new ContextTable(7);
+    const target = makeAddress("192.0.2.7", 53)!;
+    const [resolved, released] = [1, 3].map((host) =>
+      table.allocate(0, "resolve", 5, host, addressOf(host), true, 0),
+    );
+    expect([table.target[resolved], table.target[released]]).toEqual([undefined, undefined]);
+    table.resolve(resolved, target);
+    table.release(released);
+    expect(table.target[resolved]).toBe(target);
+    expect(table.findResolved(5, target, 0, target.length)).toBe(resolved);
+  });
+
   it("reuses released slots, so that it grows with what it holds", () => {
     const table = new ContextTable(7);
     for (let i = 0; i < 10_000; i++) {
