@@ -76,6 +76,7 @@ export class RateIntervals {
     deliveries: 0,
     delivered: 0,
     sentBytes: 0,
+    inFlight: 0,
     dropped: 0,
     frames: 0,
     lates: 0,
@@ -134,6 +135,7 @@ export class RateIntervals {
     this.#deliveries.note(now, interval.delivered);
     interval.deliveries = this.#deliveries.at(now);
     interval.sentBytes = sender.sentBytes;
+    interval.inFlight = sender.inFlight;
     interval.dropped = aged;
     interval.frames = sender.frames - this.#framesBefore;
     interval.lates = this.#lateness.count - this.#latesBefore;

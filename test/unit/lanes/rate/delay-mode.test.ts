@@ -3,6 +3,7 @@ import type { Interval, Measures } from "../../../../src/core/lanes/rate/measure
 import { DelayMode } from "../../../../src/core/lanes/rate/modes/delay-mode.ts";
 
 const INTERVAL_MS = 25;
+const RTT_MS = 50;
 /** Bytes per millisecond. */
 const LINK_RATE = 250;
 
@@ -60,6 +61,7 @@ function rateAfterSurge(mode: DelayMode, intervals: number, ...delays: number[])
     hasSamples: true,
     isLimited: true,
     lateShare: 0.5,
+    inFlight: 0,
     arrivals: LINK_RATE,
     deliveries: LINK_RATE / 2,
     sentBytes: 0,
@@ -77,6 +79,23 @@ function rateAfterSurge(mode: DelayMode, intervals: number, ...delays: number[])
 
 /** Rate of a link on which the target is 1.5 ms, in bytes per millisecond. */
 const FAST_RATE = 2_500;
+
+/**
+ * The rate after an interval of a session that sends at the rate of delivery.
+ *
+ * @param inFlight    in round trips at that rate
+ * @param recent      recent rate of delivery, as a share of the mean one
+ */
+function rateWith(inFlight: number, lateShare: number, recent = 1): number {
+  const mode = new DelayMode();
+  mode.begin(FAST_RATE);
+  const shown = { capacity: 0, proved: 0, standing: 0, delayed: 0, minRtt: RTT_MS, delivery: FAST_RATE };
+  const measures = { ...shown, recentDelivery: recent * FAST_RATE, sentAt: 0, sentBytes: 0, surges: false };
+  const interval = { now: 0, length: INTERVAL_MS, delivered: 1, hasSamples: false, isLimited: true };
+  const inFlightBytes = inFlight * FAST_RATE * RTT_MS;
+  mode.tick({ ...interval, lateShare, inFlight: inFlightBytes } as Interval, measures as Measures, false);
+  return mode.rate / FAST_RATE;
+}
 
 /** The rate after two seconds in which the delay jumps between 2 and 5 ms. @param offered  as a share of `FAST_RATE` */
 function rateAfterJitter(offered: number): number {
@@ -176,6 +195,21 @@ describe("DelayMode", () => {
 
   it("does not back off in a surge of losses once the path has been empty for four intervals", () => {
     expect(rateAfterSurge(begun(), 40, 0.5)).toBeGreaterThan(0.85 * LINK_RATE);
+  });
+
+  it("sends less than the path delivers while most lanes are late and hold several round trips of it", () => {
+    expect(rateWith(3.5, 0.5)).toBeCloseTo(0.75);
+    expect(rateWith(9, 0.5)).toBeGreaterThan(0.3);
+    expect(rateWith(9, 0.5)).toBeLessThan(0.5);
+  });
+
+  it("sends at its rate while few lanes are late, or hold little", () => {
+    expect(rateWith(9, 0.4)).toBe(1);
+    expect(rateWith(2.5, 1)).toBe(1);
+  });
+
+  it("does not take a burst after a quiet time for what late lanes hold", () => {
+    expect(rateWith(9, 0.5, 3)).toBe(1);
   });
 
   it("does not fall below what is offered because of jitter", () => {

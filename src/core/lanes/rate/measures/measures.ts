@@ -40,6 +40,8 @@ export interface Interval {
   delivered: number;
   /** Bytes sent in the session so far. */
   sentBytes: number;
+  /** Bytes without a receipt. */
+  inFlight: number;
   /** Datagrams that became too old in the queue. */
   dropped: number;
   /** Frames sent, and how often lanes became late. */

@@ -28,6 +28,10 @@
  * A queue that overflows drops some of the bytes that count between two frames, so the capacity seems larger than it is, and the session
  * would keep the queue overflowing. While there is a queue, the link is hardly ever idle, so the rate of delivery bounds the capacity. The
  * bound does not apply shortly after a slowdown or a stall, which the rate of delivery still includes.
+ *
+ * Such a queue also makes most lanes late, and what they hold is repaired and sent beside what is new. The delay does not show this *backlog*: at
+ * a rate near the capacity, it would keep the queue overflowing for seconds. So while most lanes are late, and more is in flight than the path
+ * delivers in some round trips, the rate is below the rate of delivery.
  */
 import { PACKET_BYTES } from "../../packet-bytes.ts";
 import { Jitter } from "../measures/jitter.ts";
@@ -85,6 +89,9 @@ const STALL_PACKETS = 64;
  */
 const NO_QUEUE_MS = 1;
 const NO_QUEUE_TICKS = 4;
+/** In flight, in round trips at the rate of delivery, from which on lanes have a backlog; and how much each further one lowers the rate. */
+const BACKLOG_RTTS = 3;
+const BACKLOG_GAIN = 0.5;
 const BACK_OFF = 0.95;
 const BACK_OFF_FLOOR = 0.85;
 /** Share of late lanes above which losses mean that a queue overflows: with a surge of losses, and without samples of the delay. */
@@ -139,6 +146,7 @@ export class DelayMode {
     if (hasSamples) this.#follow(interval, measures, isCrowd, isShared);
     this.#use.note(interval);
     if (isCrowd && this.#use.wasUsed(interval, this.rate)) this.#backOff(interval, measures);
+    if (isLimited && lateShare > OVERFLOW && this.#unsettled === 0) this.#drainBacklog(interval, measures);
   }
 
   /** The session sends little on purpose, which says nothing about the link. */
@@ -222,6 +230,14 @@ export class DelayMode {
     this.rate = Math.min(this.rate, Math.max(this.capacity, (1 + MAX_GROWTH) * measures.proved));
     this.capacity = Math.max(this.capacity, this.rate / SLACK);
     this.#known = Math.max(this.#known, this.rate / SLACK);
+  }
+
+  #drainBacklog({ inFlight }: Interval, { delivery, recentDelivery, minRtt, standing }: Measures): void {
+    const delivered = Math.max(delivery, recentDelivery);
+    const excess = inFlight / (delivered * minRtt) - BACKLOG_RTTS;
+    if (delivery === 0 || excess <= 0) return;
+    const rate = delivered * (1 - Math.min(MAX_CUT, BACKLOG_GAIN * excess));
+    this.rate = Math.min(this.rate, Math.max(rate, FIRST_WINDOW_BYTES / (minRtt + standing)));
   }
 
   #backOff(interval: Interval, measures: Measures): void {
