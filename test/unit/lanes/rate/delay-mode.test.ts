@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Interval, Measures } from "../../../../src/core/lanes/rate/measures/measures.ts";
 import { DelayMode } from "../../../../src/core/lanes/rate/modes/delay-mode.ts";
+import { FIRST_WINDOW_BYTES } from "../../../../src/core/lanes/rate/modes/start-mode.ts";
 
 const INTERVAL_MS = 25;
 const RTT_MS = 50;
@@ -81,19 +82,22 @@ function rateAfterSurge(mode: DelayMode, intervals: number, ...delays: number[])
 const FAST_RATE = 2_500;
 
 /**
- * The rate after an interval of a session that sends at the rate of delivery.
+ * The rate after an interval of a session that sends at the rate of delivery, as a share of that.
  *
- * @param inFlight    in round trips at that rate
- * @param recent      recent rate of delivery, as a share of the mean one
+ * @param inFlight  beyond the first window, in round trips at that rate
+ * @param shares    of the rate of delivery: the recent one, and what arrives
  */
-function rateWith(inFlight: number, lateShare: number, recent = 1): number {
+function rateWith(inFlight: number, lateShare: number, shares = { recent: 1, arrivals: 1.25 }): number {
   const mode = new DelayMode();
   mode.begin(FAST_RATE);
   const shown = { capacity: 0, proved: 0, standing: 0, delayed: 0, minRtt: RTT_MS, delivery: FAST_RATE };
-  const measures = { ...shown, recentDelivery: recent * FAST_RATE, sentAt: 0, sentBytes: 0, surges: false };
+  const recentDelivery = shares.recent * FAST_RATE;
+  const measures = { ...shown, recentDelivery, sentAt: 0, sentBytes: 0, surges: false } as Measures;
   const interval = { now: 0, length: INTERVAL_MS, delivered: 1, hasSamples: false, isLimited: true };
-  const inFlightBytes = inFlight * FAST_RATE * RTT_MS;
-  mode.tick({ ...interval, lateShare, inFlight: inFlightBytes } as Interval, measures as Measures, false);
+  const rates = { arrivals: shares.arrivals * FAST_RATE, deliveries: FAST_RATE };
+  const inFlightBytes = FIRST_WINDOW_BYTES + inFlight * FAST_RATE * RTT_MS;
+  const ended = { ...interval, ...rates, lateShare, inFlight: inFlightBytes } as Interval;
+  mode.tick(ended, measures, false);
   return mode.rate / FAST_RATE;
 }
 
@@ -198,18 +202,19 @@ describe("DelayMode", () => {
   });
 
   it("sends less than the path delivers while most lanes are late and hold several round trips of it", () => {
-    expect(rateWith(3.5, 0.5)).toBeCloseTo(0.75);
+    expect(rateWith(2.5, 0.5)).toBeCloseTo(0.75);
     expect(rateWith(9, 0.5)).toBeGreaterThan(0.3);
     expect(rateWith(9, 0.5)).toBeLessThan(0.5);
   });
 
-  it("sends at its rate while few lanes are late, or hold little", () => {
+  it("sends at its rate while few lanes are late, they hold little, or the path delivers what arrives", () => {
     expect(rateWith(9, 0.4)).toBe(1);
-    expect(rateWith(2.5, 1)).toBe(1);
+    expect(rateWith(1.9, 1)).toBe(1);
+    expect(rateWith(9, 0.5, { recent: 1, arrivals: 1 })).toBe(1);
   });
 
   it("does not take a burst after a quiet time for what late lanes hold", () => {
-    expect(rateWith(9, 0.5, 3)).toBe(1);
+    expect(rateWith(9, 0.5, { recent: 5, arrivals: 1.25 })).toBe(1);
   });
 
   it("does not fall below what is offered because of jitter", () => {

@@ -29,29 +29,7 @@ function resumes(start: StartMode, standing: number, sentAt: number): boolean {
   return start.resumes({ hasSamples: true } as Interval, measuresWith(standing, sentAt));
 }
 
-/** The window after round trips in which all of it is sent, and the path delivers at most a number of bytes per millisecond. */
-function windowAfter(roundTrips: number, pathRate: number): number {
-  const start = new StartMode();
-  for (let i = 0; i < 2 * roundTrips; i++) {
-    const rate = Math.min(start.window / RTT, pathRate);
-    const measures = { minRtt: RTT, standing: 0, recentDelivery: rate } as Measures;
-    const interval = { hasSamples: true, isFilled: true, delivered: (rate * RTT) / 2 } as Interval;
-    expect(start.tick(interval, measures, TARGET)).toBe(0);
-  }
-  return start.window;
-}
-
 describe("the start of a session", () => {
-  it("doubles its window in a round trip while the path delivers that", () => {
-    for (let trips = 1; trips < 8; trips++)
-      expect(windowAfter(trips, Number.POSITIVE_INFINITY)).toBeGreaterThanOrEqual(2 ** trips * 30_000);
-  });
-
-  it("grows its window to no more than the first one and twice what the path delivers in a round trip", () => {
-    expect(windowAfter(3, 1_000)).toBeGreaterThan(200_000);
-    expect(windowAfter(20, 1_000)).toBe(30_000 + 2 * 1_000 * RTT);
-  });
-
   it("goes on if lanes were new at its end, and a frame sent soon after met no queue", () => {
     expect(resumes(ended(1_000, 800), 2, 1_050)).toBe(true);
   });

@@ -30,8 +30,8 @@
  * bound does not apply shortly after a slowdown or a stall, which the rate of delivery still includes.
  *
  * Such a queue also makes most lanes late, and what they hold is repaired and sent beside what is new. The delay does not show this *backlog*: at
- * a rate near the capacity, it would keep the queue overflowing for seconds. So while most lanes are late, and more is in flight than the path
- * delivers in some round trips, the rate is below the rate of delivery.
+ * a rate near the capacity, it would keep the queue overflowing for seconds. So while most lanes are late in an overload, and more is in flight
+ * than the path delivers in two round trips, the rate is below the rate of delivery.
  */
 import { PACKET_BYTES } from "../../packet-bytes.ts";
 import { Jitter } from "../measures/jitter.ts";
@@ -89,9 +89,13 @@ const STALL_PACKETS = 64;
  */
 const NO_QUEUE_MS = 1;
 const NO_QUEUE_TICKS = 4;
-/** In flight, in round trips at the rate of delivery, from which on lanes have a backlog; and how much each further one lowers the rate. */
-const BACKLOG_RTTS = 3;
+/**
+ * Lanes have a backlog if, in an overload, more is in flight than the first window and what the path delivers in so many round trips. How much
+ * each further round trip lowers the rate. In an overload, this much more arrives than is delivered.
+ */
+const BACKLOG_RTTS = 2;
 const BACKLOG_GAIN = 0.5;
+const OVERLOAD = 1.1;
 const BACK_OFF = 0.95;
 const BACK_OFF_FLOOR = 0.85;
 /** Share of late lanes above which losses mean that a queue overflows: with a surge of losses, and without samples of the delay. */
@@ -232,11 +236,12 @@ export class DelayMode {
     this.#known = Math.max(this.#known, this.rate / SLACK);
   }
 
-  #drainBacklog({ inFlight }: Interval, { delivery, recentDelivery, minRtt, standing }: Measures): void {
+  #drainBacklog(interval: Interval, { delivery, recentDelivery, minRtt, standing }: Measures): void {
     const delivered = Math.max(delivery, recentDelivery);
-    const excess = inFlight / (delivered * minRtt) - BACKLOG_RTTS;
-    if (delivery === 0 || excess <= 0) return;
-    const rate = delivered * (1 - Math.min(MAX_CUT, BACKLOG_GAIN * excess));
+    const held = (interval.inFlight - FIRST_WINDOW_BYTES) / (delivered * (minRtt + standing));
+    const isOverload = interval.arrivals > OVERLOAD * interval.deliveries;
+    if (!isOverload || delivery === 0 || held <= BACKLOG_RTTS) return;
+    const rate = delivered * (1 - Math.min(MAX_CUT, BACKLOG_GAIN * (held - BACKLOG_RTTS)));
     this.rate = Math.min(this.rate, Math.max(rate, FIRST_WINDOW_BYTES / (minRtt + standing)));
   }
 

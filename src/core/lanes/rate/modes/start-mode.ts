@@ -8,10 +8,8 @@
  * trip. A queue in one interval may be chance; a queue in two, or a long one, is not. But frames may wait in the lanes and not in the link:
  * a new lane's kernel opens its own window, and over a long path every frame waits meanwhile. A queue of the link would grow until the end
  * of the start takes effect, a round trip later. So if lanes came up shortly before the end, and a frame sent soon after the end met no
- * queue, the start continues, as slow start does after a false sign in HyStart++ (RFC 9406 §4.2).
- *
- * A short queue overflows without a sign of it. So the window grows to at most the first one plus twice what the path has delivered in a round
- * trip: slow start needs no more, and a larger window would only be dropped.
+ * queue, the start continues, as slow start does after a false sign in HyStart++ (RFC 9406 §4.2). From then on, the window grows to at most
+ * the first one plus twice what the path has delivered in a round trip, because a larger one would only fill the queue.
  */
 import type { Interval, Measures } from "../measures/measures.ts";
 
@@ -42,6 +40,7 @@ export class StartMode {
   /** Whether the lanes were new then. */
   #wereLanesNew = false;
   #laneUpAt = 0;
+  #isResumed = false;
 
   /** A lane has come up. */
   laneUp(now: number): void {
@@ -71,7 +70,8 @@ export class StartMode {
       return Math.min(rate, Math.max(measured, rate / 4));
     }
     if (interval.isFilled) {
-      const most = FIRST_WINDOW_BYTES + MOST_GROWTH * this.#peak * measures.minRtt;
+      const bound = FIRST_WINDOW_BYTES + MOST_GROWTH * this.#peak * measures.minRtt;
+      const most = this.#isResumed ? bound : Number.POSITIVE_INFINITY;
       this.window = Math.max(this.window, Math.min(this.window + interval.delivered, most));
     }
     return 0;
@@ -81,6 +81,8 @@ export class StartMode {
   resumes({ hasSamples }: Interval, { standing, sentAt, minRtt }: Measures): boolean {
     const age = sentAt - this.#endedAt;
     const isSoon = age >= 0 && age <= ERROR_RTTS * minRtt;
-    return hasSamples && standing <= this.#endTarget && this.#wereLanesNew && isSoon;
+    const isError = hasSamples && standing <= this.#endTarget && this.#wereLanesNew && isSoon;
+    if (isError) this.#isResumed = true;
+    return isError;
   }
 }
