@@ -31,7 +31,7 @@
  *
  * Such a queue also makes most lanes late, and what they hold is repaired and sent beside what is new. The delay does not show this *backlog*: at
  * a rate near the capacity, it would keep the queue overflowing for seconds. So while most lanes are late in an overload, and more is in flight
- * than the path delivers in two round trips, the rate is below the rate of delivery.
+ * than the path delivers in some round trips, the rate is below the rate of delivery.
  */
 import { PACKET_BYTES } from "../../packet-bytes.ts";
 import { Jitter } from "../measures/jitter.ts";
@@ -93,7 +93,7 @@ const NO_QUEUE_TICKS = 4;
  * Lanes have a backlog if, in an overload, more is in flight than the first window and what the path delivers in so many round trips. How much
  * each further round trip lowers the rate. In an overload, this much more arrives than is delivered.
  */
-const BACKLOG_RTTS = 2;
+const BACKLOG_RTTS = 2.5;
 const BACKLOG_GAIN = 0.5;
 const OVERLOAD = 1.1;
 const BACK_OFF = 0.95;
