@@ -352,11 +352,12 @@ describe("four sessions over one link", () => {
 
 describe("eight sessions over one link", () => {
   // In one run of 32, some sessions take others for rivals for longer than this measures.
-  it("each get at least three quarters of an even share in the middle one of several runs", () => {
+  it("each get at least half of an even share in all but one of several runs, and three quarters in the middle one", () => {
     const scenario = { ...OURS, sessions: 8, loads: [OVERLOAD], duration: 18_000, warmup: 9_000 };
     const least = [123, 124, 125, 126, 127]
       .map((seed) => Math.min(...run({ ...scenario, seed }).loads.map(({ upMbit }) => upMbit)))
       .sort((a, b) => a - b);
+    expect(least[1]).toBeGreaterThan(18 / 8 / 2);
     expect(least[2]).toBeGreaterThan(0.75 * (18 / 8));
   });
 });
