@@ -236,13 +236,14 @@ export class DelayMode {
     this.#known = Math.max(this.#known, this.rate / SLACK);
   }
 
-  #drainBacklog(interval: Interval, { delivery, recentDelivery, minRtt, standing }: Measures): void {
+  #drainBacklog(interval: Interval, measures: Measures): void {
+    const { delivery, recentDelivery, minRtt, standing } = measures;
     const delivered = Math.max(delivery, recentDelivery);
     const held = (interval.inFlight - FIRST_WINDOW_BYTES) / (delivered * (minRtt + standing));
     const isOverload = interval.arrivals > OVERLOAD * interval.deliveries;
     if (!isOverload || delivery === 0 || held <= BACKLOG_RTTS) return;
     const rate = delivered * (1 - Math.min(MAX_CUT, BACKLOG_GAIN * (held - BACKLOG_RTTS)));
-    this.rate = Math.min(this.rate, Math.max(rate, FIRST_WINDOW_BYTES / (minRtt + standing)));
+    this.rate = Math.min(this.rate, Math.max(rate, restartRate(measures)));
   }
 
   #backOff(interval: Interval, measures: Measures): void {
@@ -260,8 +261,13 @@ export class DelayMode {
  * Lowest capacity that an interval can show, in bytes per millisecond: the first window in a round trip, while the application limits what
  * is sent.
  */
-export function leastRate({ isLimited }: Interval, { minRtt, standing }: Measures): number {
-  return isLimited ? 0 : FIRST_WINDOW_BYTES / (minRtt + standing);
+export function leastRate({ isLimited }: Interval, measures: Measures): number {
+  return isLimited ? 0 : restartRate(measures);
+}
+
+/** The first window in a round trip, in bytes per millisecond. */
+function restartRate({ minRtt, standing }: Measures): number {
+  return FIRST_WINDOW_BYTES / (minRtt + standing);
 }
 
 /** Target for the wait in the queue, in milliseconds. @param rate  of the session, in bytes per millisecond */
